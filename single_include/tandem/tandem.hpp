@@ -454,11 +454,13 @@ int filter_taps(int source, float low, float high, int size, int i, Filter filte
 namespace tandem::inline TANDEM_ABI::kernels {
 
 /// Kernels are written for: plain C++ (the oracle), the build's own -march through xsimd, and the instruction sets
-/// below, which run whatever the program was compiled for.
-enum class Isa { scalar, native, avx2, avx512, avx512bf16, neon };
+/// below, which run whatever the program was compiled for. amx is AVX-512 with reduced precision in tiles, and
+/// amx_emulated has its tiles in plain C++, with the same sums to the bit.
+enum class Isa { scalar, native, avx2, avx512, avx512bf16, neon, amx, amx_emulated };
 
 /// What TANDEM_ISA takes, in the order of Isa.
-inline constexpr std::array<std::string_view, 6> isa_names{"scalar", "native", "avx2", "avx512", "avx512bf16", "neon"};
+inline constexpr std::array<std::string_view, 8> isa_names{"scalar",     "native", "avx2", "avx512",
+                                                           "avx512bf16", "neon",   "amx",  "amx_emulated"};
 
 /// The name of an instruction set, as in isa_names.
 constexpr std::string_view name_of(Isa isa) {
@@ -467,7 +469,7 @@ constexpr std::string_view name_of(Isa isa) {
 
 /// What the CPU reports. avx512 stands for F, BW, DQ and VL; avx2 for AVX2, FMA and F16C; bf16 and int8 for products of
 /// bfloat16 pairs and of byte quadruples, on top of avx512 or neon; i8mm for those of unsigned and signed bytes on
-/// neon.
+/// neon; amx for tiles of both that the operating system lets this process use.
 struct CpuFeatures {
     bool avx2 = false;
     bool avx512 = false;
@@ -476,6 +478,7 @@ struct CpuFeatures {
     bool slow_bf16 = false;  ///< at half the rate of float's products: Intel's CPUs up to Emerald Rapids
     bool int8 = false;
     bool i8mm = false;
+    bool amx = false;
 };
 
 /// What the CPU at hand reports, asked once.
@@ -492,14 +495,16 @@ constexpr bool has(const CpuFeatures& cpu, Isa isa) {
             return cpu.avx512 && cpu.bf16;
         case Isa::neon:
             return cpu.neon;
+        case Isa::amx:
+            return cpu.amx;
         default:
             return true;
     }
 }
 
-/// Whether that is AVX-512, with or without products of bfloat16 pairs.
+/// Whether that is AVX-512, with or without more on top of it.
 constexpr bool is_avx512(Isa isa) {
-    return isa == Isa::avx512 || isa == Isa::avx512bf16;
+    return isa == Isa::avx512 || isa == Isa::avx512bf16 || isa == Isa::amx;
 }
 
 /// The instruction set of that name. Throws Error if there is none, or if the CPU does not have it.
@@ -3404,23 +3409,44 @@ namespace tandem::inline TANDEM_ABI::kernels {
 /// The activations that kernels know. Any other is an expression, applied after the product.
 enum class Activation { none, gelu, quick_gelu, tanh_gelu, silu, relu, squared_relu };
 
-/// Bytes that a tile fetches with every group, from memory that comes next. Half a line: fetched faster, they would take
-/// the buffers that the tile's own loads wait for.
+/// Bytes that a register tile fetches with every group, from memory that comes next. Half a line: fetched faster, they
+/// would take the buffers that the tile's own loads wait for.
 inline constexpr std::size_t fetched_per_group = 32;
 
-/// The register tile of a product. `group` neighbours along the depth are multiplied together: 1 for float and double,
-/// 2 for bfloat16, 4 for bytes.
+/// The K blocking, in groups of a tile. It is part of the contract, not a tuning knob: products are summed in blocks of
+/// one depth in every configuration, so an output row's bits do not depend on M, on the other rows, or on the number of
+/// threads.
+inline constexpr std::size_t gemm_depth = 1024;
+
+/// Work for the arithmetic units that a tile's products leave idle: `run` is called again and again, with how much of the
+/// product is done and how much there is.
+struct Meanwhile {
+    void (*run)(void* state, std::size_t done, std::size_t all) = nullptr;
+    void* state = nullptr;
+};
+
+/// The tile of a product. `group` neighbours along the depth are multiplied together: 1 for float and double, 2 for
+/// bfloat16, 4 for bytes.
 template <class A, class B, class Sum>
 struct TileKernel {
     std::size_t rows;     ///< the most rows of one tile
     std::size_t columns;  ///< of every tile: the width of a packed panel
     std::size_t group;
 
-    /// out[rows, columns] = a · b, for 1 to `rows` rows. Group g of row i of a stands at a[i · a_row + g · a_group]; b
-    /// holds `groups` times `columns` groups, side by side; out is packed. What stands from
-    /// `ahead` on is fetched into the L2 cache, fetched_per_group bytes a group; it is not read, and may be anywhere.
+    /// out[rows, columns] = a · b, for 1 to `rows` rows. Group g of row i of a stands at a[i · a_row + g · a_group], side
+    /// by side (a_group = group) where group > 1; b holds `groups` times `columns` groups, side by side; out is packed.
+    /// What stands from `ahead` on is fetched into the L2 cache, fetched_per_group bytes a group; it is not read, and may be
+    /// anywhere.
     void (*multiply)(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
                      const B* b, Sum* out, const void* ahead);
+
+    /// multiply with other work in between, and ahead_bytes fetched evenly; null where there is nothing to be gained.
+    void (*multiply_while)(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, const B* b, Sum* out,
+                           const void* ahead, std::size_t ahead_bytes, const Meanwhile& meanwhile) = nullptr;
+
+    std::size_t depth = gemm_depth;
+    std::size_t unit = 1;      ///< so many rows take as long as fewer
+    std::size_t in_block = 8;  ///< most tiles whose rows stay in the L2 cache while all panels pass by
 };
 
 /// What becomes of a finished product: c = activation(product · scale + bias) · factor + residual, with what the activation
@@ -3519,6 +3545,34 @@ struct ByteProduct {
     const std::int32_t* column_sum;
 };
 
+/// What writes and reads the rows of bfloat16 that layers hand to one another where pairs are multiplied. Activations and
+/// softmax are as accurate as that, not as float32.
+struct NarrowRows {
+    /// KernelSet's finish_tile, and ReducedKernels' finish_bytes, into rows of bfloat16.
+    void (*finish)(const float* product, std::size_t product_stride, std::size_t rows, std::size_t columns, bfloat16* c,
+                   std::size_t c_stride, const Finish<float>& finish) = nullptr;
+    void (*finish_bytes)(const ByteProduct& product, std::size_t tile_columns, std::size_t rows, std::size_t columns,
+                         bfloat16* c, std::size_t c_stride, const Finish<float>& finish) = nullptr;
+
+    /// KernelSet's layer_norm, with a mean where `has_mean` is set; rows of y lie y_stride apart.
+    void (*layer_norm)(const float* x, const float* gain, const float* bias, bfloat16* y, std::size_t y_stride,
+                       std::size_t rows, std::size_t width, float eps, bool has_mean) = nullptr;
+
+    /// y = softmax(scale · x) over `count` elements, which lie in pieces of `panel`, `panel_step` apart; x is overwritten.
+    void (*softmax)(float* x, std::size_t panel, std::size_t panel_step, std::size_t count, float scale,
+                    bfloat16* y) = nullptr;
+
+    /// ReducedKernels' quantise.
+    void (*quantise)(const bfloat16* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) = nullptr;
+
+    /// Pair i of row j of `from` becomes pair j of row i of `to`, whose rows lie to_stride pairs apart.
+    void (*transpose_pairs)(const bfloat16* from, std::size_t from_stride, std::size_t rows, std::size_t pairs,
+                            bfloat16* to, std::size_t to_stride) = nullptr;
+
+    /// to[2 i] and to[2 i + 1] are first[i] and second[i].
+    void (*interleave)(const bfloat16* first, const bfloat16* second, bfloat16* to, std::size_t size) = nullptr;
+};
+
 /// What reduced precision adds to an instruction set: products of pairs and of bytes, and the conversions to them.
 struct ReducedKernels {
     /// Pairs of bfloat16 as one operation; `multiply` is null where the CPU has none that is faster than float's.
@@ -3542,6 +3596,9 @@ struct ReducedKernels {
     /// KernelSet's finish_tile for a product of bytes, whose tile is `tile_columns` wide.
     void (*finish_bytes)(const ByteProduct& product, std::size_t tile_columns, std::size_t rows, std::size_t columns,
                          float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish);
+
+    /// There where `pairs` can be multiplied.
+    NarrowRows narrow_rows = {};
 };
 
 }  // namespace tandem::inline TANDEM_ABI::kernels
@@ -3610,16 +3667,11 @@ struct Target {
     std::size_t panel_stride;
 };
 
-/// The K blocking, in groups of the tile. It is part of the contract, not a tuning knob: products are summed in
-/// blocks of this depth in every configuration, so an output row's bits do not depend on M, on the other rows, or on
-/// the number of threads.
-inline constexpr std::size_t gemm_depth = 1024;
-
 /// Bytes of a line of the caches.
 inline constexpr std::size_t line = 64;
 
-/// Columns of the widest panel, and elements of the largest register tile.
-inline constexpr std::size_t widest_panel = 64, largest_tile = 14 * widest_panel;
+/// Columns of the widest panel, and elements of the largest tile: AMX's.
+inline constexpr std::size_t widest_panel = 64, largest_tile = 256 * 32;
 
 /// The least multiple of `multiple` that is not below `value`.
 constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
@@ -3735,6 +3787,9 @@ void pack_panel(const Operand<From>& operand, std::size_t filled, std::size_t de
     }
 }
 
+/// The most of a left operand that is to stay in the L2 cache while panels pass by, where that are tiles enough.
+inline constexpr std::size_t left_bytes = std::size_t{1} << 20;
+
 /// The most of a left operand that is packed ahead of the threads that share it: weight gradients of convolutions are as deep as
 /// a batch has pixels, and their operands whole would be as large as the activations.
 inline constexpr std::size_t shared_bytes = std::size_t{16} << 20;
@@ -3751,12 +3806,16 @@ GemmScratch<T>& gemm_scratch() {
     return scratch;
 }
 
-/// Rows in even shares, none above `most`: the last tile is no smaller than the others.
+/// Rows in even shares of whole units, none above `most`: the last tile is no smaller than the others by more than one.
 struct Shares {
-    std::size_t count, total;
+    std::size_t count, total, unit = 1;
 
     Shares(std::size_t rows, std::size_t most) : count((rows + most - 1) / most), total(rows) {}
-    std::size_t begin(std::size_t index) const { return index * (total / count) + std::min(index, total % count); }
+    Shares(std::size_t rows, std::size_t most, std::size_t of) : Shares(rows, most) { unit = of; }
+    std::size_t begin(std::size_t index) const {
+        const std::size_t units = (total + unit - 1) / unit;
+        return std::min(total, unit * (index * (units / count) + std::min(index, units % count)));
+    }
 };
 
 /// The left operand of one block. Packed tiles stand one after the other; unpacked rows are read where they are.
@@ -3818,6 +3877,39 @@ inline void observe_product(std::size_t m, std::size_t n, std::size_t k) {
     if (const auto observer = product_observer.load(std::memory_order_relaxed); observer != nullptr) observer(m, n, k);
 }
 
+namespace detail {
+
+/// A tile of sums on its way into the result, row by row, while the next tile is made.
+template <class Sum, class FinishTile>
+struct Unfinished {
+    const FinishTile& finish;
+    std::size_t tile_columns;
+    const Sum* sums = nullptr;
+    std::size_t row = 0, rows = 0, column = 0, columns = 0, depth_begin = 0;
+    bool is_last = false;
+    std::size_t done = 0;
+
+    void begin(const Sum* made, std::size_t at, std::size_t height, std::size_t at_column, std::size_t width, std::size_t depth,
+               bool deepest) {
+        sums = made, row = at, rows = height, column = at_column, columns = width, depth_begin = depth, is_last = deepest;
+        done = 0;
+    }
+    void finish_to(std::size_t end) {
+        if (end <= done) return;
+        finish(sums + done * tile_columns, row + done, end - done, column, columns, depth_begin, is_last);
+        done = end;
+    }
+    Meanwhile meanwhile() {
+        return {[](void* state, std::size_t part, std::size_t all) {
+                    auto* const self = static_cast<Unfinished*>(state);
+                    self->finish_to(self->rows * part / all);
+                },
+                this};
+    }
+};
+
+}  // namespace detail
+
 /// Does nothing with a finished block.
 struct NoEpilogue {
     void operator()(std::size_t, std::size_t, std::size_t, std::size_t) const {}
@@ -3831,12 +3923,13 @@ template <class A, class T, class B, class Sum, class FinishTile, class Epilogue
 void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size_t n, std::size_t k,
                      const Operand<A>& a, const B* panels, const FinishTile& finish, const Epilogue& epilogue = {}) {
     observe_product(m, n, k);
-    const std::size_t block_depth = gemm_depth * tile.group;
+    const std::size_t block_depth = tile.depth * tile.group;
     const std::size_t panel_size = layout_of(tile).panel_size(k), column_panels = (n + tile.columns - 1) / tile.columns;
     const auto depth_at = [&](std::size_t begin) { return round_up(std::min(block_depth, k - begin), tile.group); };
-    // A block of eight tiles' rows stays in the L2 cache while all panels pass by. Where there are not eight blocks for
+    // A block of some tiles' rows stays in the L2 cache while all panels pass by. Where there are not eight blocks for
     // every core, the columns are split as well, so that none waits long for the last.
-    const detail::Shares blocks(m, std::min<std::size_t>(m, 8 * tile.rows));
+    const std::size_t fitting = detail::left_bytes / (tile.rows * depth_at(0) * sizeof(T));
+    const detail::Shares blocks(m, std::min(m, std::clamp<std::size_t>(fitting, 1, tile.in_block) * tile.rows), tile.unit);
     const std::size_t wanted = (8 * core_count() + blocks.count - 1) / blocks.count;
     const detail::Shares splits(column_panels,
                                 std::max<std::size_t>(column_panels / wanted, std::min<std::size_t>(2, column_panels)));
@@ -3859,17 +3952,18 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                 for (std::size_t task = begin; task < end; ++task) {
                     const std::size_t block = task / count, row = blocks.begin(block), rows = rows_of(block);
                     const std::size_t depth = first_depth + task % count, depth_begin = depth * block_depth;
-                    detail::pack_left(a.from(row, depth_begin), detail::Shares(rows, tile.rows), depth_at(depth_begin), shared_at(row, rows, depth));
+                    detail::pack_left(a.from(row, depth_begin), detail::Shares(rows, tile.rows, tile.unit), depth_at(depth_begin), shared_at(row, rows, depth));
                 }
             });
         }
         parallel_for(blocks.count * splits.count, 1, [&](std::size_t begin, std::size_t end) {
-            alignas(64) std::array<Sum, largest_tile> sums;
+            alignas(64) std::array<std::array<Sum, largest_tile>, 2> sums;
             for (std::size_t task = begin; task < end; ++task) {
                 const std::size_t row = blocks.begin(task / splits.count), rows = rows_of(task / splits.count);
                 const std::size_t first_panel = splits.begin(task % splits.count);
                 const std::size_t last_panel = splits.begin(task % splits.count + 1);
-                const detail::Shares tiles(rows, tile.rows);
+                const detail::Shares tiles(rows, tile.rows, tile.unit);
+                detail::Unfinished<Sum, FinishTile> unfinished{finish, tile.columns};
                 for (std::size_t d = first_depth; d < last_depth; ++d) {
                     const std::size_t depth_begin = d * block_depth, depth = depth_at(depth_begin);
                     const Operand<A> block = a.from(row, depth_begin);
@@ -3886,19 +3980,30 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                     const bool is_last = d + 1 == depths;
                     for (std::size_t panel = first_panel; panel < last_panel; ++panel) {
                         const B* const right = panels + panel * panel_size + depth_begin * tile.columns;
-                        // The next panel is fetched meanwhile, a part by every tile.
-                        const B* const next = panel + 1 < last_panel ? right + panel_size : right;
+                        // The next panel is fetched meanwhile, a part by every tile; after a task's last one comes the next task's
+                        // first, most often on the same thread.
+                        const B* const next = panel + 1 < column_panels ? right + panel_size : right;
+                        const std::size_t share = depth * tile.columns / tiles.count;
                         const std::size_t fetched = depth / tile.group * fetched_per_group / sizeof(B);
                         const std::size_t column = panel * tile.columns, columns = std::min(tile.columns, n - column);
                         for (std::size_t t = 0; t < tiles.count; ++t) {
                             const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
-                            tile.multiply(height, depth / tile.group, left.tile(first, depth), left.row,
-                                          left.group == 0 ? height : left.group, right, sums.data(),
-                                          (t + 1) * fetched <= depth * tile.columns ? next + t * fetched : right);
-                            finish(sums.data(), row + first, height, column, columns, depth_begin, is_last);
+                            if (tile.multiply_while == nullptr) {
+                                tile.multiply(height, depth / tile.group, left.tile(first, depth), left.row,
+                                              left.group == 0 ? height : left.group, right, sums[0].data(),
+                                              (t + 1) * fetched <= depth * tile.columns ? next + t * fetched : right);
+                                finish(sums[0].data(), row + first, height, column, columns, depth_begin, is_last);
+                                continue;
+                            }
+                            Sum* const into = sums[unfinished.sums == sums[0].data() ? 1 : 0].data();
+                            tile.multiply_while(height, depth / tile.group, left.tile(first, depth), left.row, right, into,
+                                                next + t * share, next == right ? 0 : share * sizeof(B), unfinished.meanwhile());
+                            unfinished.finish_to(unfinished.rows);
+                            unfinished.begin(into, row + first, height, column, columns, depth_begin, is_last);
                         }
                     }
                 }
+                unfinished.finish_to(unfinished.rows);
                 if (last_depth == depths) epilogue(row, row + rows, first_panel * tile.columns, std::min(last_panel * tile.columns, n));
             }
         });
@@ -6722,6 +6827,11 @@ struct AttentionOperands {
 template <Real T>
 void attention(const AttentionShape& shape, const AttentionOperands<const T>& in, T* out, std::size_t out_stride);
 
+/// The same of rows of bfloat16, where pairs of them are multiplied; head_width and all strides are even. Weights are
+/// rounded to bfloat16 as well.
+void attention(const AttentionShape& shape, const AttentionOperands<const bfloat16>& in, bfloat16* out,
+               std::size_t out_stride);
+
 /// The gradients of attention()'s operands, given them and dout. The weights are computed again, not kept.
 template <Real T>
 void attention_backward(const AttentionShape& shape, const AttentionOperands<const T>& in, const T* dout,
@@ -6751,6 +6861,13 @@ constexpr std::size_t row_length(std::size_t width) {
     return width * sizeof(T) % 4096 == 0 ? width + line / sizeof(T) : width;
 }
 
+/// How long to make rows of `width` bfloat16 that layers hand to one another: an odd number of the caches' lines, so that the
+/// rows of a tile spread over the whole L1 cache.
+constexpr std::size_t narrow_length(std::size_t width) {
+    constexpr std::size_t elements = line / sizeof(bfloat16);
+    return ((width + elements - 1) / elements | 1) * elements;
+}
+
 /// The layout that weights of type T are kept in.
 template <Arithmetic T>
 PanelLayout weight_layout();
@@ -6759,12 +6876,21 @@ PanelLayout weight_layout();
 template <Arithmetic T>
 bool multiplies_pairs();
 
+/// Whether the layers of a model of T hand one another rows of bfloat16, of which products round nothing more: where
+/// pairs of them are multiplied, in models that only infer. What is added up, layer after layer, stays float32.
+template <Arithmetic T>
+bool passes_narrow();
+
+/// The deepest product whose result may be rows of bfloat16: all of it is one block of the depth.
+inline constexpr std::size_t narrow_depth = 2 * gemm_depth;
+
 /// y[m, out] = x[m, in] · weightᵀ, then what `finish` says; x and y are row-major, the weight in its layout. Where the
 /// CPU multiplies pairs of bfloat16, a bfloat16 weight meets x rounded to it, and an amp_bf16 weight is rounded as
-/// well; elsewhere both are multiplied as they are. Sums are float32 then.
-template <Arithmetic T>
-void dense(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const Compute<T>>& x,
-           const Stored<T>* weight, const StridedRows<Compute<T>>& y, const Finish<Compute<T>>& finish);
+/// well; elsewhere both are multiplied as they are. Sums are float32 then. X and Y, the elements of x and y, may be
+/// bfloat16 where passes_narrow<T>().
+template <Arithmetic T, class X = Compute<T>, class Y = Compute<T>>
+void dense(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const X>& x, const Stored<T>* weight,
+           const StridedRows<Y>& y, const Finish<Compute<T>>& finish);
 
 /// A weight [out, in] as signed bytes: its panels, a scale for every row, and for every row and block of the depth the
 /// sum of its bytes; both run on to the end of the last panel.
@@ -6776,9 +6902,10 @@ struct ByteWeight {
 };
 
 /// y = x · weightᵀ, then what `finish` says. Every row of x is rounded to bytes with its own scale and zero point; sums
-/// are exact within a block of the depth.
-void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const float>& x,
-                 const ByteWeight& weight, const StridedRows<float>& y, const Finish<float>& finish);
+/// are exact within a block of the depth. X and Y as in dense().
+template <class X = float, class Y = float>
+void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const X>& x, const ByteWeight& weight,
+                 const StridedRows<Y>& y, const Finish<float>& finish);
 
 /// The gradients of dense: dweight, in the weight's layout, += dyᵀ · x, and dx = dy · weight unless dx.data is null.
 template <Trainable T>
@@ -6840,12 +6967,14 @@ public:
     }
 
     /// y[rows, last - first] = x[rows, in] · the weight's rows [first, last), then what `finish` says. `first` begins a
-    /// panel.
-    void product(std::size_t rows, kernels::StridedRows<const Compute<T>> x, kernels::StridedRows<Compute<T>> y,
+    /// panel. Elements of x and y as in kernels::dense.
+    template <class X = Compute<T>, class Y = Compute<T>>
+    void product(std::size_t rows, kernels::StridedRows<const X> x, kernels::StridedRows<Y> y,
                  const kernels::Finish<Compute<T>>& finish, std::size_t first, std::size_t last) const {
         kernels::dense<T>(rows, last - first, in_, x, elements_.data() + layout().position(0, first, in_), y, finish);
     }
-    void product(std::size_t rows, kernels::StridedRows<const Compute<T>> x, kernels::StridedRows<Compute<T>> y,
+    template <class X = Compute<T>, class Y = Compute<T>>
+    void product(std::size_t rows, kernels::StridedRows<const X> x, kernels::StridedRows<Y> y,
                  const kernels::Finish<Compute<T>>& finish) const {
         product(rows, x, y, finish, 0, out_);
     }
@@ -6919,13 +7048,15 @@ public:
         }
     }
 
-    void product(std::size_t rows, kernels::StridedRows<const float> x, kernels::StridedRows<float> y,
+    template <class X = float, class Y = float>
+    void product(std::size_t rows, kernels::StridedRows<const X> x, kernels::StridedRows<Y> y,
                  const kernels::Finish<float>& finish, std::size_t first, std::size_t last) const {
         const kernels::ByteWeight part{bytes_.data() + layout().position(0, first, in_), scales_.data() + first,
                                        sums_.data() + first, padded()};
         kernels::dense_bytes(rows, last - first, in_, x, part, y, finish);
     }
-    void product(std::size_t rows, kernels::StridedRows<const float> x, kernels::StridedRows<float> y,
+    template <class X = float, class Y = float>
+    void product(std::size_t rows, kernels::StridedRows<const X> x, kernels::StridedRows<Y> y,
                  const kernels::Finish<float>& finish) const {
         product(rows, x, y, finish, 0, out_);
     }
@@ -7158,6 +7289,12 @@ using Rows = View<T, Shape<dynamic, Width>>;
 
 namespace nn {
 
+/// Rows of bfloat16 that one layer hands to another: see kernels::passes_narrow.
+template <std::size_t Width>
+using Narrow = Tensor<bfloat16, Shape<dynamic, kernels::narrow_length(Width)>>;
+template <std::size_t Width>
+using NarrowView = Rows<const bfloat16, kernels::narrow_length(Width)>;
+
 /// What a dense layer costs.
 constexpr Cost linear_cost(std::size_t in, std::size_t out, bool has_bias, std::size_t tokens) {
     return Cost{.parameters = in * out + (has_bias ? out : 0), .matrices = in * out} + product_cost(2 * tokens * in * out);
@@ -7196,6 +7333,22 @@ struct Linear {
     void forward(Rows<const C, InRow> x, Rows<C, OutRow> y, kernels::Finish<C> finish = {}) const {
         if constexpr (HasBias) finish.bias = bias.data();
         weight.product(x.extent(0), {x.data(), InRow}, {y.data(), OutRow}, finish);
+    }
+
+    /// The rows [first, last) of the layer from rows of bfloat16 to such, where kernels::passes_narrow<T>().
+    template <std::size_t Row>
+    void forward_narrow(NarrowView<In> x, Tensor<bfloat16, Shape<dynamic, Row>>& y, kernels::Finish<C> finish = {},
+                        std::size_t first = 0, std::size_t last = Out) const {
+        static_assert(In <= kernels::narrow_depth);
+        y.resize(x.extent(0));
+        if constexpr (HasBias) finish.bias = bias.data() + first;
+        weight.template product<bfloat16, bfloat16>(x.extent(0), {x.data(), x.extent(1)}, {y.data(), y.extent(1)}, finish, first,
+                                                    last);
+    }
+    /// forward() from rows of bfloat16.
+    void forward_narrow(NarrowView<In> x, Rows<C, OutRow> y, kernels::Finish<C> finish) const {
+        if constexpr (HasBias) finish.bias = bias.data();
+        weight.template product<bfloat16, C>(x.extent(0), {x.data(), x.extent(1)}, {y.data(), OutRow}, finish);
     }
 
     /// The rows [first, last) of the layer as a layer of their own, which can only be cut where a panel of the weight
@@ -7295,8 +7448,8 @@ struct None {
     struct Saved {};
 };
 
-/// to[i] = from[rows[i]].
-template <Real C, std::size_t Width>
+/// to[i] = from[rows[i]]; to may be from.
+template <class C, std::size_t Width>
 void gather_rows(Rows<const C, Width> from, std::span<const std::size_t> rows, Rows<C, Width> to) {
     for (std::size_t i = 0; i < rows.size(); ++i)
         std::copy_n(from.data() + rows[i] * Width, Width, to.data() + i * Width);
@@ -7433,7 +7586,13 @@ struct SelfAttention {
     [[no_unique_address]] QueryNorm ln_q;
     [[no_unique_address]] KeyNorm ln_k;
 
+    static constexpr bool passes_narrow = !has_norm && !shape.rotary && head_width % 2 == 0;
+
     struct Saved {
+        Narrow<qkv_width> narrow_qkv;
+        Narrow<q_width> narrow_q, narrow_mixed;
+        Narrow<2 * kv_width> narrow_kv;
+        Narrow<width> narrow_picked;
         Tensor<C, Shape<dynamic, qkv_width>> qkv, qkv_gradient;
         Tensor<C, Shape<dynamic, q_width>> mixed, mixed_gradient;
         /// Of picked rows only: their inputs and queries. Keys and values are those of all rows.
@@ -7478,6 +7637,15 @@ struct SelfAttention {
         kernels::attention<C>(kernel_shape(sequences, {}), operands(all(saved.qkv.data()), saved), saved.mixed.data(),
                               q_width);
         out_proj.forward(saved.mixed, y, finish);
+    }
+
+    /// The same from rows of bfloat16: see NarrowPart.
+    void forward_narrow(NarrowView<width> x, Rows<C, width> y, const Sequences<C>& sequences, Saved& saved,
+                        const kernels::Finish<C>& finish) const {
+        in_proj.forward_narrow(x, saved.narrow_qkv);
+        const bfloat16* const qkv = saved.narrow_qkv.data();
+        const std::size_t stride = saved.narrow_qkv.extent(1);
+        mix_narrow({qkv, stride, qkv + q_width, stride, qkv + q_width + kv_width, stride}, sequences, {}, y, saved, finish);
     }
 
     void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>& sequences,
@@ -7562,6 +7730,19 @@ struct SelfAttention {
         out_proj.forward(saved.mixed, y, finish);
     }
 
+    /// The same from rows of bfloat16.
+    void forward_picked_narrow(NarrowView<width> x, Rows<C, width> y, const Sequences<C>& sequences,
+                               std::span<const std::size_t> picked, Saved& saved, const kernels::Finish<C>& finish) const {
+        saved.narrow_picked.resize(picked.size());
+        gather_rows<bfloat16, kernels::narrow_length(width)>(x, picked, saved.narrow_picked);
+        in_proj.forward_narrow(saved.narrow_picked, saved.narrow_q, {}, 0, q_width);
+        in_proj.forward_narrow(x, saved.narrow_kv, {}, q_width, qkv_width);
+        const bfloat16* const kv = saved.narrow_kv.data();
+        const std::size_t stride = saved.narrow_kv.extent(1);
+        mix_narrow({saved.narrow_q.data(), saved.narrow_q.extent(1), kv, stride, kv + kv_width, stride}, sequences, picked, y, saved,
+                   finish);
+    }
+
     /// Adds to the gradients, and writes dx for all rows, given dy for the picked ones.
     void backward_picked(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx,
                          const Sequences<C>& sequences, std::span<const std::size_t> picked, Saved& saved,
@@ -7622,6 +7803,14 @@ private:
 
     static Operands all(C* qkv) { return {qkv, qkv_width, qkv + q_width, qkv_width, qkv + q_width + kv_width, qkv_width}; }
     static Operands apart(C* q, C* kv) { return {q, q_width, kv, 2 * kv_width, kv + kv_width, 2 * kv_width}; }
+
+    void mix_narrow(const kernels::AttentionOperands<const bfloat16>& projected, const Sequences<C>& sequences,
+                    std::span<const std::size_t> picked, Rows<C, width> y, Saved& saved,
+                    const kernels::Finish<C>& finish) const {
+        saved.narrow_mixed.resize(y.extent(0));
+        kernels::attention(kernel_shape(sequences, picked), projected, saved.narrow_mixed.data(), saved.narrow_mixed.extent(1));
+        out_proj.forward_narrow(saved.narrow_mixed, y, finish);
+    }
 
     static kernels::AttentionShape kernel_shape(const Sequences<C>& sequences, std::span<const std::size_t> picked) {
         return {.offsets = sequences.offsets,
@@ -7782,6 +7971,17 @@ struct LayerNorm {
                                             y.data() + first * Width, if_mean(saved.mean.data() + first),
                                             saved.inverse.data() + first, last - first, Width,
                                             static_cast<C>(choice.eps));
+        });
+    }
+
+    /// The same into rows of bfloat16, where kernels::passes_narrow<T>().
+    void forward_narrow(Rows<const C, Width> x, Narrow<Width>& y) const {
+        const std::size_t stride = y.extent(1);
+        y.resize(x.extent(0));
+        parallel_for(x.extent(0), grain, [&](std::size_t first, std::size_t last) {
+            kernels::active_reduced().narrow_rows.layer_norm(x.data() + first * Width, weight.data(), if_mean(bias.data()),
+                                                             y.data() + first * stride, stride, last - first, Width,
+                                                             static_cast<C>(choice.eps), has_mean);
         });
     }
 
@@ -7948,6 +8148,11 @@ concept FinishingPart = requires(const Layer& layer, Rows<const C, width> x, Row
     layer.forward(x, y, sequences, saved, true, finish);
 };
 
+/// A block part that can take its rows as bfloat16 where kernels::passes_narrow<T>(), a FinishingPart that only infers; one
+/// whose queries can be picked does that as well. Its block does so if its norms' `forward_narrow` can write such rows.
+template <class Layer>
+concept NarrowPart = Layer::passes_narrow;
+
 /// A norm's Layer<T, Width, choice>: Saved and parameters as above, forward(x, y, saved) over rows, and
 /// backward(x, dy, dx, saved, gradient, accumulate), where dx may be dy, and is added to where `accumulate` is set. The
 /// choice has `static constexpr Cost cost(std::size_t width, std::size_t tokens)`.
@@ -8010,6 +8215,22 @@ struct Branch {
             } else {
                 part.forward(x, to, sequences, saved.part, keep);
             }
+        });
+    }
+
+    /// The same from rows of bfloat16, of a NarrowPart.
+    void forward_narrow(NarrowView<Width> x, Rows<const C, Width> residual, Rows<C, Width> y,
+                        const Sequences<C>& sequences, Saved& saved) const {
+        run(residual, y, sequences, saved, false, [&](Rows<C, Width> to, const kernels::Finish<C>* finish) {
+            part.forward_narrow(x, to, sequences, saved.part, finish != nullptr ? *finish : kernels::Finish<C>{});
+        });
+    }
+    void forward_picked_narrow(NarrowView<Width> x, Rows<const C, Width> residual, Rows<C, Width> y,
+                               const Sequences<C>& sequences, std::span<const std::size_t> picked,
+                               const Sequences<C>& ends, Saved& saved) const {
+        run(residual, y, ends, saved, false, [&](Rows<C, Width> to, const kernels::Finish<C>* finish) {
+            part.forward_picked_narrow(x, to, sequences, picked, saved.part,
+                                       finish != nullptr ? *finish : kernels::Finish<C>{});
         });
     }
 
@@ -8191,9 +8412,13 @@ struct Mlp {
     IntoHidden<T, shape> c_fc;
     FromHidden<T, shape> c_proj;
 
+    static constexpr bool passes_narrow =
+        has_kernel<std::remove_const_t<decltype(parts.activation)>> || std::is_same_v<std::remove_const_t<decltype(parts.activation)>, AnyGelu>;
+
     struct Saved {
         Hidden<T, shape> before, after;
         Hidden<T, shape> gradient;
+        Narrow<shape.hidden> narrow;
 
         void lend(Saved& to) { std::swap(gradient, to.gradient); }
     };
@@ -8213,6 +8438,13 @@ struct Mlp {
                  const kernels::Finish<C>& finish = {}) const {
         activated_hidden<T, shape>(c_fc, activation_in(parts.activation, sequences), x, nullptr, saved.before, saved.after, keep);
         c_proj.forward(saved.after, y, finish);
+    }
+
+    /// The same from rows of bfloat16: see NarrowPart.
+    void forward_narrow(NarrowView<width> x, Rows<C, width> y, const Sequences<C>& sequences, Saved& saved,
+                        const kernels::Finish<C>& finish) const {
+        c_fc.forward_narrow(x, saved.narrow, {.activation = kernel_of(activation_in(parts.activation, sequences))});
+        c_proj.forward_narrow(saved.narrow, y, finish);
     }
 
     void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>& sequences, Saved& saved,
@@ -8361,6 +8593,8 @@ struct Block {
         /// Pre: what the norms gave. Post: the sums they were given. Parallel: normed_2 is the gradient of the MLP's
         /// input.
         Stream normed_1, middle, normed_2;
+        /// What the norms gave where layers hand one another rows of bfloat16.
+        Narrow<width> narrow;
         /// For picked rows: their inputs, or all rows of a mixer that cannot pick; and the offsets of sequences of one
         /// row.
         Stream whole;
@@ -8390,6 +8624,18 @@ struct Block {
     void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences, Saved& saved,
                  bool keep) const {
         const std::size_t rows = x.extent(0);
+        if constexpr (can_pass_narrow) {
+            if (kernels::passes_narrow<T>()) {
+                ln_1.forward_narrow(x, saved.narrow);
+                Rows<C, width> middle = y;
+                if constexpr (!is_parallel) {
+                    saved.middle.resize(rows);
+                    middle = saved.middle;
+                }
+                attn.forward_narrow(saved.narrow, x, middle, sequences, saved.mixer);
+                return second_half_narrow(y, sequences, saved);
+            }
+        }
         saved.normed_1.resize(rows);
         if constexpr (is_post) {
             attn.forward(x, x, saved.normed_1, sequences, saved.mixer, keep);
@@ -8460,6 +8706,22 @@ struct Block {
             std::iota(saved.ends.begin(), saved.ends.end(), std::size_t{0});
             const Sequences<C> ends{.offsets = saved.ends, .gelu = sequences.gelu};
             gather_rows<C, width>(x, picked, saved.whole);
+            if constexpr (can_pass_narrow) {
+                if (kernels::passes_narrow<T>()) {
+                    ln_1.forward_narrow(x, saved.narrow);
+                    Rows<C, width> middle = y;
+                    if constexpr (!is_parallel) {
+                        saved.middle.resize(count);
+                        middle = saved.middle;
+                    }
+                    attn.forward_picked_narrow(saved.narrow, saved.whole, middle, sequences, picked, ends, saved.mixer);
+                    if constexpr (is_parallel) {
+                        gather_rows<bfloat16, kernels::narrow_length(width)>(saved.narrow, picked, saved.narrow);
+                        saved.narrow.resize(count);
+                    }
+                    return second_half_narrow(y, ends, saved);
+                }
+            }
             if constexpr (is_post) {
                 saved.normed_1.resize(count);
                 attn.forward_picked(x, saved.whole, saved.normed_1, sequences, picked, ends, saved.mixer, keep);
@@ -8544,6 +8806,13 @@ struct Block {
 
 private:
     static constexpr bool mixer_picks = requires { Mixer::can_pick(); };
+    static constexpr bool can_pass_narrow = [] {
+        if constexpr (requires { requires NarrowPart<Mixer> && NarrowPart<Feedforward>; }) {
+            return !Trainable<T> && !is_post && width <= kernels::narrow_depth &&
+                   requires(const Norm& norm, Rows<const C, width> x, Narrow<width>& y) { norm.forward_narrow(x, y); };
+        }
+        return false;
+    }();
 
     static bool can_pick() {
         if constexpr (mixer_picks) {
@@ -8568,6 +8837,16 @@ private:
             saved.normed_2.resize(rows);
             ln_2.forward(saved.middle, saved.normed_2, saved.norm_2);
             mlp.forward(saved.normed_2, saved.middle, y, sequences, saved.mlp, keep);
+        }
+    }
+
+    /// second_half(), after the mixer got rows of bfloat16.
+    void second_half_narrow(Rows<C, width> y, const Sequences<C>& sequences, Saved& saved) const {
+        if constexpr (is_parallel) {
+            mlp.forward_narrow(saved.narrow, y, y, sequences, saved.mlp);
+        } else {
+            ln_2.forward_narrow(saved.middle, saved.narrow);
+            mlp.forward_narrow(saved.narrow, saved.middle, y, sequences, saved.mlp);
         }
     }
 
@@ -20227,8 +20506,31 @@ TANDEM_INLINE std::vector<float> resize_positions(const std::vector<float>& tabl
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace tandem::inline TANDEM_ABI::kernels {
+
+namespace detail {
+
+/// Whether the CPU has AMX with bfloat16 and bytes, and Linux lets this process have its tiles' state, which it has to
+/// be asked for once (Documentation/arch/x86/xstate.rst); the threads that are made later inherit that.
+inline bool asks_for_amx() {
+#if defined(__x86_64__) && defined(__linux__)
+    constexpr unsigned bf16 = 1U << 22, tile = 1U << 24, int8 = 1U << 25;  // Intel SDM, CPUID leaf 7
+    constexpr long request_permission = 0x1023, tile_data = 18;            // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & (bf16 | tile | int8)) != (bf16 | tile | int8)) return false;
+    return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+    return false;
+#endif
+}
+
+}  // namespace detail
 
 TANDEM_INLINE const CpuFeatures& cpu_features() {
     static const CpuFeatures found = [] {
@@ -20240,6 +20542,7 @@ TANDEM_INLINE const CpuFeatures& cpu_features() {
         cpu.bf16 = cpu.avx512 && __builtin_cpu_supports("avx512bf16");
         cpu.slow_bf16 = __builtin_cpu_is("intel") != 0;
         cpu.int8 = cpu.avx512 && __builtin_cpu_supports("avx512vnni");
+        cpu.amx = cpu.bf16 && detail::asks_for_amx();
 #elif defined(__aarch64__) && defined(__linux__)
         cpu.neon = true;
         cpu.bf16 = (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0;
@@ -20268,6 +20571,7 @@ TANDEM_INLINE Isa active_isa() {
     static const Isa chosen = [] {
         if (const char* forced = std::getenv("TANDEM_ISA")) return isa_named(forced);
         const CpuFeatures& cpu = cpu_features();
+        if (cpu.amx) return Isa::amx;
         if (cpu.avx512) return cpu.bf16 && !cpu.slow_bf16 ? Isa::avx512bf16 : Isa::avx512;
         return cpu.avx2 ? Isa::avx2 : cpu.neon ? Isa::neon : Isa::native;
     }();
@@ -24247,45 +24551,89 @@ inline constexpr bool recycles_memory = !__has_feature(address_sanitizer);
 inline constexpr bool recycles_memory = true;
 #endif
 
-/// Memory from the system. Blocks of 128 KiB and more are pages that the system fills with zeros where they are first
-/// touched. One of a huge page (2 MiB) or more begins on one, and the system is asked to use them: then walking it
-/// seldom waits for a page's address.
-struct SystemMemory {
-    static constexpr std::size_t line = 64, pages = std::size_t{128} << 10, huge_page = std::size_t{2} << 20;
-
-    static bool is_zero(std::size_t bytes) { return is_mapped(bytes); }
-
-    static void* take(std::size_t bytes) {
 #if defined(__linux__)
-        if (is_mapped(bytes)) {
-            const std::size_t used = whole_pages(bytes), slack = bytes < huge_page ? 0 : huge_page;
-            void* const start =
-                ::mmap(nullptr, used + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-            if (start == MAP_FAILED) throw std::bad_alloc();
-            if (slack == 0) return start;
-            const std::size_t before = (slack - reinterpret_cast<std::uintptr_t>(start) % slack) % slack;
-            char* const first = static_cast<char*>(start) + before;
-            if (before > 0) ::munmap(start, before);
-            ::munmap(first + used, slack - before);
-            ::madvise(first, used, MADV_HUGEPAGE);  // a refusal costs speed, nothing else
-            return first;
-        }
-#endif
-        return ::operator new (bytes, std::align_val_t{line});
+/// Blocks that lie side by side in regions of huge pages (2 MiB), which the system is asked to use: walking them then seldom
+/// waits for a page's address, and no block has an end of its own in small pages. The system fills pages with zeros where
+/// they are first touched, and gets those of a block back when it is freed; a region goes when its last block does.
+class HugePages {
+public:
+    static constexpr std::size_t huge_page = std::size_t{2} << 20, region = std::size_t{64} << 20;
+
+    /// Never destroyed: see BlockStore.
+    static HugePages& instance() {
+        static HugePages* const pages = new HugePages;
+        return *pages;
     }
 
-    static void give(void* memory, [[maybe_unused]] std::size_t bytes) noexcept {
-#if defined(__linux__)
-        if (is_mapped(bytes)) {
-            ::munmap(memory, whole_pages(bytes));
+    void* take(std::size_t bytes) {
+        const std::size_t used = whole_pages(bytes);
+        if (used > region / 4) return map(used, huge_page);
+        const std::lock_guard lock(mutex_);
+        if (current_ == nullptr || filled_ + used > region) {
+            char* const fresh = map(region, region);
+            live_.emplace(fresh, 0);
+            if (current_ != nullptr && live_.at(current_) == 0) unmap(current_);
+            current_ = fresh;
+            filled_ = 0;
+        }
+        ++live_.at(current_);
+        char* const block = current_ + filled_;
+        filled_ += used;
+        return block;
+    }
+
+    void give(void* memory, std::size_t bytes) noexcept {
+        const std::size_t used = whole_pages(bytes);
+        if (used > region / 4) {
+            ::munmap(memory, used);
             return;
         }
-#endif
-        ::operator delete (memory, std::align_val_t{line});
+        const std::lock_guard lock(mutex_);
+        ::madvise(memory, used, MADV_DONTNEED);
+        char* const start = static_cast<char*>(memory) - reinterpret_cast<std::uintptr_t>(memory) % region;
+        if (--live_.at(start) > 0) return;
+        if (start == current_) {
+            filled_ = 0;
+        } else {
+            unmap(start);
+        }
     }
 
 private:
-    static constexpr bool is_mapped([[maybe_unused]] std::size_t bytes) {
+    static std::size_t whole_pages(std::size_t bytes) {
+        static const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+        return (bytes + page - 1) / page * page;
+    }
+
+    static char* map(std::size_t bytes, std::size_t alignment) {
+        void* const start =
+            ::mmap(nullptr, bytes + alignment, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (start == MAP_FAILED) throw std::bad_alloc();
+        const std::size_t before = (alignment - reinterpret_cast<std::uintptr_t>(start) % alignment) % alignment;
+        char* const first = static_cast<char*>(start) + before;
+        if (before > 0) ::munmap(start, before);
+        if (before < alignment) ::munmap(first + bytes, alignment - before);
+        ::madvise(first, bytes, MADV_HUGEPAGE);  // a refusal costs speed, nothing else
+        return first;
+    }
+
+    void unmap(char* start) {
+        ::munmap(start, region);
+        live_.erase(start);
+    }
+
+    std::mutex mutex_;
+    std::map<char*, std::size_t> live_;  ///< blocks in each region
+    char* current_ = nullptr;
+    std::size_t filled_ = 0;
+};
+#endif
+
+/// Memory from the system: of 128 KiB and more, whole pages.
+struct SystemMemory {
+    static constexpr std::size_t line = 64, pages = std::size_t{128} << 10;
+
+    static bool is_zero([[maybe_unused]] std::size_t bytes) {
 #if defined(__linux__)
         return recycles_memory && bytes >= pages;
 #else
@@ -24293,12 +24641,19 @@ private:
 #endif
     }
 
+    static void* take(std::size_t bytes) {
 #if defined(__linux__)
-    static std::size_t whole_pages(std::size_t bytes) {
-        const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-        return (bytes + page - 1) / page * page;
-    }
+        if (is_zero(bytes)) return HugePages::instance().take(bytes);
 #endif
+        return ::operator new (bytes, std::align_val_t{line});
+    }
+
+    static void give(void* memory, [[maybe_unused]] std::size_t bytes) noexcept {
+#if defined(__linux__)
+        if (is_zero(bytes)) return HugePages::instance().give(memory, bytes);
+#endif
+        ::operator delete (memory, std::align_val_t{line});
+    }
 };
 
 TANDEM_INLINE BlockStore& BlockStore::instance() {
@@ -24380,6 +24735,302 @@ TANDEM_INLINE void restart_peak_memory() {
 }
 
 }  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/kernels/amx.hpp ----
+
+// Products in tiles of 16 rows of 64 bytes: the kernel over a type of tiles, which are the CPU's own (AMX) or, rounding
+// as those do, plain C++.
+
+// Clang assembles AMX's instructions only in functions of its target.
+#if defined(__x86_64__) && defined(__clang__)
+#pragma clang attribute push(__attribute__((target("amx-tile,amx-bf16,amx-int8"))), apply_to = function)
+#endif
+
+namespace tandem::inline TANDEM_ABI::kernels::amx {
+
+/// Rows of a tile, and bytes in each of them.
+inline constexpr std::size_t tile_height = 16, tile_bytes = 64;
+
+/// Which products tiles are made of.
+struct PairDot {
+    using A = bfloat16;
+    using B = bfloat16;
+    using Sum = float;
+    static constexpr std::size_t group = 2;
+};
+struct ByteDot {
+    using A = std::uint8_t;
+    using B = std::int8_t;
+    using Sum = std::int32_t;
+    static constexpr std::size_t group = 4;
+};
+
+/// Eight tiles as one product uses them: sums in 0 to 3, of which 2 and 3 stand below 0 and 1; what is left of the
+/// product sign in 4 and 5, what is right of it in 6 and 7. This is the CPU's type; the contents are lost with the object.
+/// (As assembler text: intrinsics take a tile's number as a literal only, and g++'s forget that they read memory.)
+#if defined(__x86_64__)
+class CpuTiles {
+public:
+    CpuTiles() = default;
+    CpuTiles(const CpuTiles&) = delete;
+    CpuTiles& operator=(const CpuTiles&) = delete;
+    ~CpuTiles() { asm volatile("tilerelease"); }  // a thread's switch then saves no tiles
+
+    /// `upper` rows in tiles 0, 1 and 4, `lower` in 2, 3 and 5, and that many groups of four bytes along the depth. A
+    /// height of 0 stands for tiles that are not used. Clears all.
+    void configure(std::size_t upper, std::size_t lower, std::size_t groups) {
+        struct {
+            std::uint8_t palette = 1, start = 0, reserved[14] = {};
+            std::uint16_t row_bytes[16] = {};
+            std::uint8_t rows[16] = {};
+        } config;
+        const auto set = [&](std::size_t tile, std::size_t rows, std::size_t bytes) {
+            config.rows[tile] = static_cast<std::uint8_t>(rows);
+            config.row_bytes[tile] = static_cast<std::uint16_t>(bytes);
+        };
+        for (std::size_t half = 0; half < 2; ++half) {
+            const std::size_t rows = std::max<std::size_t>(half == 0 ? upper : lower, 1);
+            set(2 * half, rows, tile_bytes);
+            set(2 * half + 1, rows, tile_bytes);
+            set(4 + half, rows, 4 * groups);
+            set(6 + half, groups, tile_bytes);
+        }
+        asm volatile("ldtilecfg %0" : : "m"(config));
+    }
+
+    template <int tile>
+    void clear() {
+        asm volatile("tilezero %%tmm%c0" : : "i"(tile));
+    }
+    template <int tile>
+    void load(const void* from, std::size_t stride) {
+        asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(tile) : "memory");
+    }
+    /// load() of what will not be read again soon.
+    template <int tile>
+    void stream(const void* from, std::size_t stride) {
+        asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(tile) : "memory");
+    }
+    template <int tile>
+    void store(void* to, std::size_t stride) {
+        asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(stride), "i"(tile) : "memory");
+    }
+    template <class Dot, int sum, int left, int right>
+    void multiply() {
+        if constexpr (Dot::group == 2) {
+            asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(sum), "i"(left), "i"(right));
+        } else {
+            asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(sum), "i"(left), "i"(right));
+        }
+    }
+};
+#endif
+
+/// The same in plain C++ (Intel SDM, TDPBF16PS, TDPBUSD): the even and the odd elements of a depth are summed apart, and
+/// subnormal numbers, given or found, count as zero.
+class PlainTiles {
+public:
+    void configure(std::size_t upper, std::size_t lower, std::size_t groups) {
+        for (std::size_t tile = 0; tile < 8; ++tile) tiles_[tile] = {};
+        heights_ = {upper, upper, lower, lower, upper, lower, groups, groups};
+        groups_ = groups;
+    }
+    template <int tile>
+    void clear() {
+        tiles_[tile] = {};
+    }
+    template <int tile>
+    void load(const void* from, std::size_t stride) {
+        for (std::size_t i = 0; i < heights_[tile]; ++i) {
+            std::memcpy(tiles_[tile][i].data(), static_cast<const std::byte*>(from) + i * stride, width(tile));
+        }
+    }
+    template <int tile>
+    void stream(const void* from, std::size_t stride) {
+        load<tile>(from, stride);
+    }
+    template <int tile>
+    void store(void* to, std::size_t stride) {
+        for (std::size_t i = 0; i < heights_[tile]; ++i) {
+            std::memcpy(static_cast<std::byte*>(to) + i * stride, tiles_[tile][i].data(), width(tile));
+        }
+    }
+    template <class Dot, int sum, int left, int right>
+    void multiply() {
+        for (std::size_t i = 0; i < heights_[sum]; ++i) {
+            for (std::size_t j = 0; j < tile_height; ++j) {
+                auto total = element<typename Dot::Sum>(sum, i, j);
+                if constexpr (Dot::group == 2) {
+                    float even = 0, odd = 0;
+                    for (std::size_t k = 0; k < groups_; ++k) {
+                        even = multiply_add(element<bfloat16>(left, i, 2 * k), element<bfloat16>(right, k, 2 * j), even);
+                        odd = multiply_add(element<bfloat16>(left, i, 2 * k + 1), element<bfloat16>(right, k, 2 * j + 1), odd);
+                    }
+                    total = normal(normal(total) + normal(even + odd));
+                } else {
+                    for (std::size_t k = 0; k < 4 * groups_; ++k) {
+                        total += element<std::uint8_t>(left, i, k) * element<std::int8_t>(right, k / 4, 4 * j + k % 4);
+                    }
+                }
+                std::memcpy(tiles_[sum][i].data() + j * sizeof total, &total, sizeof total);
+            }
+        }
+    }
+
+private:
+    using Tile = std::array<std::array<std::byte, tile_bytes>, tile_height>;
+
+    std::size_t width(std::size_t tile) const { return tile == 4 || tile == 5 ? 4 * groups_ : tile_bytes; }
+
+    template <class T>
+    T element(std::size_t tile, std::size_t row, std::size_t column) const {
+        T value;
+        std::memcpy(&value, tiles_[tile][row].data() + column * sizeof value, sizeof value);
+        return value;
+    }
+
+    static float normal(float value) { return std::fpclassify(value) == FP_SUBNORMAL ? std::copysign(0.0f, value) : value; }
+    static float multiply_add(float a, float b, float sum) { return normal(std::fma(normal(a), normal(b), sum)); }
+
+    std::array<Tile, 8> tiles_;
+    std::array<std::size_t, 8> heights_{};
+    std::size_t groups_ = 0;
+};
+
+/// TileKernel::multiply on tiles, 2 x 2 of them at a time. The left operand's groups stand side by side.
+template <class Tiles, class Dot>
+struct TileProduct {
+    using A = typename Dot::A;
+    using B = typename Dot::B;
+    using Sum = typename Dot::Sum;
+    // A panel that was brought into the L1 cache is used for as many rows as have their sums, 32 KiB, still at hand when
+    // the next part of it comes.
+    static constexpr std::size_t rows = 256, columns = 32, together = 2 * tile_height;
+
+    static void multiply(std::size_t height, std::size_t groups, const A* a, std::size_t a_row, std::size_t,
+                         const B* b, Sum* out, const void* ahead) {
+        multiply_while(height, groups, a, a_row, b, out, ahead, groups * fetched_per_group, {});
+    }
+
+    static void multiply_while(std::size_t height, std::size_t groups, const A* a, std::size_t a_row, const B* b, Sum* out,
+                               const void* ahead, std::size_t ahead_bytes, const Meanwhile& meanwhile) {
+        Tiles tiles;
+        const std::size_t passes = (height + together - 1) / together;
+        const std::size_t all = passes * ((groups + tile_height - 1) / tile_height);
+        Product product{.a = reinterpret_cast<const char*>(a),
+                        .a_row = a_row * sizeof(A),
+                        .b = reinterpret_cast<const char*>(b),
+                        .out = reinterpret_cast<char*>(out),
+                        .ahead = static_cast<const char*>(ahead),
+                        .lines = (ahead_bytes / 64 + all - 1) / all,
+                        .meanwhile = meanwhile,
+                        .all = all};
+        const std::size_t whole = height / together * together, rest = height - whole;
+        const auto rows_of = [&](std::size_t first, std::size_t last, std::size_t upper, std::size_t lower) {
+            const std::size_t steps = groups / tile_height, tail = groups % tile_height;
+            if (steps > 0) {
+                tiles.configure(upper, lower, tile_height);
+                const std::size_t blocks = (steps + block_steps - 1) / block_steps;
+                for (std::size_t block = 0; block < blocks; ++block) {
+                    product.block(tiles, first, last, lower > 0, block * steps / blocks, (block + 1) * steps / blocks);
+                }
+            }
+            if (tail > 0) {
+                tiles.configure(upper, lower, tail);
+                product.block(tiles, first, last, lower > 0, steps, steps + 1);
+            }
+        };
+        if (whole > 0) rows_of(0, whole, tile_height, tile_height);
+        if (rest > 0) rows_of(whole, height, std::min(rest, tile_height), rest - std::min(rest, tile_height));
+    }
+
+    static constexpr TileKernel<A, B, Sum> kernel{
+        .rows = rows,
+        .columns = columns,
+        .group = Dot::group,
+        .multiply = multiply,
+        .multiply_while = multiply_while,
+        .depth = Dot::group == 2 ? 768 : 1024,
+        .unit = together,
+        .in_block = 2};
+
+private:
+    /// Steps of 16 groups whose panel, 2 KiB a step, stays in the L1 cache while the rows pass by. Sums wait in memory
+    /// from one such block to the next, unrounded.
+    static constexpr std::size_t block_steps = 12;
+    static constexpr std::size_t row_of_sums = columns * sizeof(Sum), step_of_panel = tile_height * columns * 4;
+
+    struct Product {
+        const char* a;
+        std::size_t a_row;
+        const char* b;
+        char* out;
+        const char* ahead;
+        std::size_t lines;  ///< of what is ahead, fetched in a step
+        Meanwhile meanwhile;
+        std::size_t all, done = 0;  ///< steps
+
+        /// The rows [first, last), and the steps [begin, end) of the depth.
+        void block(Tiles& tiles, std::size_t first, std::size_t last, bool is_high, std::size_t begin, std::size_t end) {
+            for (std::size_t row = first; row < last; row += together) {
+                is_high ? pass<true>(tiles, row, begin, end) : pass<false>(tiles, row, begin, end);
+            }
+        }
+
+        template <bool is_high>
+        [[gnu::always_inline]] void pass(Tiles& tiles, std::size_t row, std::size_t begin, std::size_t end) {
+            char* const upper = out + row * row_of_sums;
+            char* const lower = upper + tile_height * row_of_sums;
+            if (begin == 0) {
+                tiles.template clear<0>();
+                tiles.template clear<1>();
+                if constexpr (is_high) {
+                    tiles.template clear<2>();
+                    tiles.template clear<3>();
+                }
+            } else {
+                tiles.template load<0>(upper, row_of_sums);
+                tiles.template load<1>(upper + tile_bytes, row_of_sums);
+                if constexpr (is_high) {
+                    tiles.template load<2>(lower, row_of_sums);
+                    tiles.template load<3>(lower + tile_bytes, row_of_sums);
+                }
+            }
+            const char* left = a + row * a_row + begin * tile_bytes;
+            const char* right = b + begin * step_of_panel;
+            for (std::size_t step = begin; step < end; ++step, left += tile_bytes, right += step_of_panel) {
+                for (std::size_t i = 0; i < lines; ++i) __builtin_prefetch(ahead + i * 64, 0, 2);
+                ahead += lines * 64;
+                tiles.template stream<4>(left, a_row);
+                tiles.template load<6>(right, row_of_panel);
+                tiles.template load<7>(right + tile_bytes, row_of_panel);
+                tiles.template multiply<Dot, 0, 4, 6>();
+                if constexpr (is_high) tiles.template stream<5>(left + tile_height * a_row, a_row);
+                tiles.template multiply<Dot, 1, 4, 7>();
+                if constexpr (is_high) {
+                    tiles.template multiply<Dot, 2, 5, 6>();
+                    tiles.template multiply<Dot, 3, 5, 7>();
+                }
+                ++done;
+                if (meanwhile.run != nullptr) meanwhile.run(meanwhile.state, done, all);
+            }
+            tiles.template store<0>(upper, row_of_sums);
+            tiles.template store<1>(upper + tile_bytes, row_of_sums);
+            if constexpr (is_high) {
+                tiles.template store<2>(lower, row_of_sums);
+                tiles.template store<3>(lower + tile_bytes, row_of_sums);
+            }
+        }
+
+        static constexpr std::size_t row_of_panel = columns * 4;
+    };
+};
+
+}  // namespace tandem::inline TANDEM_ABI::kernels::amx
+
+#if defined(__x86_64__) && defined(__clang__)
+#pragma clang attribute pop
+#endif
 
 // ---- tandem/kernels/avx2.hpp ----
 
@@ -24482,26 +25133,8 @@ inline Vector scale_by_power(const Vector& a, const Vector& power) {
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
 // and scale_by_power; for reduced precision also difference_of_products, store_narrow, store_narrow_pairs
-// and store_bytes.
-
-// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
-template <class V>
-typename V::element sum(const V& a) {
-    alignas(64) typename V::element lane[V::lanes];
-    a.store(lane);
-    for (std::size_t half = V::lanes / 2; half > 0; half /= 2) {
-        for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
-    }
-    return lane[0];
-}
-template <class V>
-typename V::element largest(const V& a) {
-    alignas(64) typename V::element lane[V::lanes];
-    a.store(lane);
-    typename V::element most = lane[0];
-    for (std::size_t i = 1; i < V::lanes; ++i) most = lane[i] > most ? lane[i] : most;
-    return most;
-}
+// and store_bytes; for rows of bfloat16 between layers load of bfloat16 and store_pairs, and, if it has them, reciprocal, good
+// to 2^-12, and fraction, x above the whole number below it, which scale_by_power then rounds down to.
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
 /// the right one.
@@ -24587,6 +25220,23 @@ struct VectorKernels {
     using T = typename V::element;
     static constexpr std::size_t lanes = V::lanes;
 
+    // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+    static T sum(const V& a) {
+        alignas(64) T lane[lanes];
+        a.store(lane);
+        for (std::size_t half = lanes / 2; half > 0; half /= 2) {
+            for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+        }
+        return lane[0];
+    }
+    static T largest(const V& a) {
+        alignas(64) T lane[lanes];
+        a.store(lane);
+        T most = lane[0];
+        for (std::size_t i = 1; i < lanes; ++i) most = lane[i] > most ? lane[i] : most;
+        return most;
+    }
+
     /// A tile of sums in float or double.
     struct Sums {
         const T* data;
@@ -24602,44 +25252,97 @@ struct VectorKernels {
         finish_product(Sums{product, product_stride}, rows, columns, c, c_stride, accumulate, finish);
     }
 
-    template <class Product>
+    /// Into rows of T, or of bfloat16 with activations as accurate as that; those are not accumulated.
+    template <class Product, class Out>
     [[gnu::always_inline]] static inline void finish_product(const Product& product, std::size_t rows, std::size_t columns,
-                                                             T* c, std::size_t c_stride, bool accumulate,
+                                                             Out* c, std::size_t c_stride, bool accumulate,
                                                              const Finish<T>& finish) {
+        const bool is_plain = !accumulate && finish.scale == nullptr && finish.before == nullptr && finish.factor == nullptr;
+        if (is_plain && columns % (2 * lanes) == 0) {
+            finish_plain(product, rows, columns, c, c_stride, finish);
+            return;
+        }
         for (std::size_t i = 0; i < rows; ++i) {
-            T* const to = c + i * c_stride;
+            Out* const to = c + i * c_stride;
             for (std::size_t j = 0; j < columns; j += lanes) {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
                 V value = product(i, j, count);
-                if (accumulate) value = value + load(to + j, count);
+                if constexpr (std::is_same_v<Out, T>) {
+                    if (accumulate) value = value + load(to + j, count);
+                }
                 if (finish.scale != nullptr) value = value * load(finish.scale + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
-                value = activated(finish.activation, value);
+                value = activated<!std::is_same_v<Out, T>>(finish.activation, value);
                 if (finish.factor != nullptr) value = value * load(finish.factor + i * finish.factor_stride + j, count);
                 if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
-                store(to + j, value, count);
+                store_as(to + j, value, count);
             }
+        }
+    }
+
+    /// What most products get, bias, activation and residual, with nothing to ask in the loop.
+    template <class Product, class Out>
+    [[gnu::always_inline]] static inline void finish_plain(const Product& product, std::size_t rows, std::size_t columns,
+                                                           Out* c, std::size_t c_stride, const Finish<T>& finish) {
+        const auto run = [&]<Activation activation, bool has_residual>() __attribute__((always_inline)) {
+            for (std::size_t j = 0; j < columns; j += 2 * lanes) {
+                const bool has_bias = finish.bias != nullptr;
+                const V first_bias = has_bias ? V::load(finish.bias + j) : V(0);
+                const V second_bias = has_bias ? V::load(finish.bias + j + lanes) : V(0);
+                for (std::size_t i = 0; i < rows; ++i) {
+                    V first = product(i, j, lanes) + first_bias, second = product(i, j + lanes, lanes) + second_bias;
+                    first = activated<!std::is_same_v<Out, T>>(activation, first);
+                    second = activated<!std::is_same_v<Out, T>>(activation, second);
+                    if constexpr (has_residual) {
+                        const T* const residual = finish.residual + i * finish.residual_stride + j;
+                        first = first + V::load(residual);
+                        second = second + V::load(residual + lanes);
+                    }
+                    store_two(c + i * c_stride + j, first, second);
+                }
+            }
+        };
+        const auto with = [&]<Activation activation>() __attribute__((always_inline)) {
+            finish.residual != nullptr ? run.template operator()<activation, true>() : run.template operator()<activation, false>();
+        };
+        switch (finish.activation) {
+            case Activation::gelu: return with.template operator()<Activation::gelu>();
+            case Activation::quick_gelu: return with.template operator()<Activation::quick_gelu>();
+            case Activation::tanh_gelu: return with.template operator()<Activation::tanh_gelu>();
+            case Activation::silu: return with.template operator()<Activation::silu>();
+            case Activation::relu: return with.template operator()<Activation::relu>();
+            case Activation::squared_relu: return with.template operator()<Activation::squared_relu>();
+            case Activation::none: return with.template operator()<Activation::none>();
         }
     }
 
     static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
                           std::size_t to_stride) {
+        transpose_bytes(reinterpret_cast<const char*>(from), from_stride, rows, columns, reinterpret_cast<char*>(to), to_stride);
+    }
+
+    /// Of any elements that are as large as a T; strides count them.
+    static void transpose_bytes(const char* from, std::size_t from_stride, std::size_t rows, std::size_t columns, char* to,
+                                std::size_t to_stride) {
+        constexpr std::size_t size = sizeof(T);
         std::size_t i = 0;
 #if !defined(__CUDACC__)  // nvcc's front end does not know __builtin_shufflevector
         for (; i + lanes <= rows; i += lanes) {
             std::size_t j = 0;
             for (; j + lanes <= columns; j += lanes) {
-                transpose_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride,
-                                std::make_index_sequence<lanes>{});
+                transpose_block(from + (i * from_stride + j) * size, from_stride * size, to + (j * to_stride + i) * size,
+                                to_stride * size, std::make_index_sequence<lanes>{});
             }
             for (; j < columns; ++j) {
-                for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
+                for (std::size_t l = i; l < i + lanes; ++l)
+                    std::memcpy(to + (j * to_stride + l) * size, from + (l * from_stride + j) * size, size);
             }
         }
 #endif
         for (; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+            for (std::size_t j = 0; j < columns; ++j)
+                std::memcpy(to + (j * to_stride + i) * size, from + (i * from_stride + j) * size, size);
         }
     }
 
@@ -24659,25 +25362,25 @@ struct VectorKernels {
 
     static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
                            std::size_t width, T eps) {
-        const std::size_t whole = width / lanes * lanes;
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
-            const T mu = mean == nullptr ? T{0} : row_sum(x, width) / static_cast<T>(width);
-            V squares(0);
-            for (std::size_t j = 0; j < whole; j += lanes) {
-                const V centred = V::load(x + j) - V(mu);
-                squares = fma(centred, centred, squares);
-            }
-            T rest{0};
-            for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
-            const T variance = (sum(squares) + rest) / static_cast<T>(width);
-            const T scale = T{1} / std::sqrt(variance + eps);
+            const RowMoments moments = moments_of(x, width, eps, mean != nullptr);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
-                const V shift = bias == nullptr ? V(0) : load(bias + j, count);
-                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), shift), count);
+                store(y + j, normed(moments, x + j, gain + j, bias == nullptr ? bias : bias + j, count), count);
             }
-            if (mean != nullptr) mean[i] = mu;
-            inverse[i] = scale;
+            if (mean != nullptr) mean[i] = moments.mean;
+            inverse[i] = moments.inverse;
+        }
+    }
+
+    static void layer_norm_narrow(const T* x, const T* gain, const T* bias, bfloat16* y, std::size_t y_stride,
+                                  std::size_t rows, std::size_t width, T eps, bool has_mean) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, y += y_stride) {
+            const RowMoments moments = moments_of(x, width, eps, has_mean);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                normed(moments, x + j, gain + j, bias == nullptr ? bias : bias + j, count).store_narrow(y + j, count);
+            }
         }
     }
 
@@ -24755,6 +25458,42 @@ struct VectorKernels {
         }
     }
 
+    static void softmax_narrow(T* x, std::size_t panel, std::size_t panel_step, std::size_t count, T scale, bfloat16* y) {
+        const auto for_each_vector = [&](const auto& body) {
+            for (std::size_t first = 0; first < count; first += panel, x += panel_step) {
+                const std::size_t last = count - first < panel ? count - first : panel;
+                for (std::size_t j = 0; j < last; j += lanes) body(x + j, first + j, last - j < lanes ? last - j : lanes);
+            }
+            x -= (count + panel - 1) / panel * panel_step;
+        };
+        V peaks(x[0]);  // a lane that holds no element holds this one
+        for_each_vector([&](const T* from, std::size_t, std::size_t here) {
+            if (here == lanes) {
+                peaks = max(peaks, V::load(from));
+            } else {
+                for (std::size_t j = 0; j < here; ++j) peaks = max(peaks, V(from[j]));
+            }
+        });
+        constexpr T per_e = static_cast<T>(1.44269504088896340736);  // 1 / ln(2)
+        const V steep(per_e * scale), peak(-per_e * scale * largest(peaks));
+        V sums(0);
+        T total{0};
+        for_each_vector([&](T* from, std::size_t, std::size_t here) {
+            const V value = power_narrow(fma(steep, load(from, here), peak));
+            store(from, value, here);
+            if (here == lanes) {
+                sums = sums + value;
+            } else {
+                for (std::size_t j = 0; j < here; ++j) total += from[j];
+            }
+        });
+        const V normaliser(T{1} / (sum(sums) + total));
+        for_each_vector([&](const T* from, std::size_t at, std::size_t here) {
+            const V value = load(from, here) * normaliser;
+            value.store_narrow(y + at, here);
+        });
+    }
+
     static void sum_of_products(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
                                 Activation activation, T* y, std::size_t width) {
         std::size_t j = 0;
@@ -24825,7 +25564,7 @@ private:
 #if !defined(__CUDACC__)
     /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
     template <std::size_t... Lane>
-    [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
+    [[gnu::always_inline]] static inline void transpose_block(const char* from, std::size_t from_stride, char* to,
                                                               std::size_t to_stride, std::index_sequence<Lane...>) {
         constexpr std::size_t half = lanes / 2;
         typedef T Row __attribute__((vector_size(lanes * sizeof(T))));
@@ -24855,6 +25594,47 @@ private:
         }
     }
 
+    [[gnu::always_inline]] static inline void store_as(T* to, const V& value, std::size_t count) { store(to, value, count); }
+    [[gnu::always_inline]] static inline void store_two(T* to, const V& first, const V& second) {
+        first.store(to);
+        second.store(to + lanes);
+    }
+    template <class Narrow>
+    [[gnu::always_inline]] static inline void store_as(Narrow* to, const V& value, std::size_t count) {
+        value.store_narrow(to, count);
+    }
+    template <class Narrow>
+    [[gnu::always_inline]] static inline void store_two(Narrow* to, const V& first, const V& second) {
+        if constexpr (requires { V::store_narrow(first, second, to); }) {
+            V::store_narrow(first, second, to);
+        } else {
+            first.store_narrow(to, lanes);
+            second.store_narrow(to + lanes, lanes);
+        }
+    }
+
+    struct RowMoments {
+        T mean, inverse;
+    };
+    [[gnu::always_inline]] static inline RowMoments moments_of(const T* x, std::size_t width, T eps, bool has_mean) {
+        const std::size_t whole = width / lanes * lanes;
+        const T mu = has_mean ? row_sum(x, width) / static_cast<T>(width) : T{0};
+        V squares(0);
+        for (std::size_t j = 0; j < whole; j += lanes) {
+            const V centred = V::load(x + j) - V(mu);
+            squares = fma(centred, centred, squares);
+        }
+        T rest{0};
+        for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
+        const T variance = (sum(squares) + rest) / static_cast<T>(width);
+        return {mu, T{1} / std::sqrt(variance + eps)};
+    }
+    [[gnu::always_inline]] static inline V normed(const RowMoments& moments, const T* x, const T* gain, const T* bias,
+                                                  std::size_t count) {
+        const V shift = bias == nullptr ? V(0) : load(bias, count);
+        return fma((load(x, count) - V(moments.mean)) * V(moments.inverse), load(gain, count), shift);
+    }
+
     static T row_sum(const T* x, std::size_t width) {
         V sums(0);
         for (std::size_t j = 0; j < width; j += lanes) sums = sums + load(x + j, width - j < lanes ? width - j : lanes);
@@ -24881,7 +25661,29 @@ private:
         }
     }
 
+    /// 2^t to 2^-13: a whole power of two, and a cubic polynomial fitted to 2^r on [0, 1].
+    static V power_narrow(const V& t) {
+        if constexpr (requires { V::fraction(t); }) {
+            return scale_by_power(cubic_power(V::fraction(t)), t);
+        } else {
+            const V held = min(V(126.0f), max(V(-126.0f), t)), power = round(held - V(0.5f));
+            return scale_by_power(cubic_power(held - power), power);
+        }
+    }
+    static V cubic_power(const V& r) {
+        const V slope = fma(fma(V(0.0780245227f), r, V(0.226067155f)), r, V(0.695833541f));
+        return fma(slope, r, V(0.999925219f));
+    }
+    static V reciprocal(const V& x) {
+        if constexpr (requires { V::reciprocal(x); }) {
+            return V::reciprocal(x);
+        } else {
+            return V(1) / x;
+        }
+    }
+
     /// erf(x). Floats by a rational function fitted to erf on [0, 3.95], beyond which erf is 1 to 2.4e-8.
+    template <bool is_narrow = false>
     static V erf(const V& x) {
         if constexpr (requires { V::erf(x); }) {
             return V::erf(x);
@@ -24899,11 +25701,23 @@ private:
             q = fma(q, s, V(0.11455640197f));
             q = fma(q, s, V(0.50308275223f));
             q = fma(q, s, V(1));
-            return z * p / q;
+            if constexpr (is_narrow) {
+                const V inverse = reciprocal(q);
+                return z * p * fma(inverse, fma(V(0) - q, inverse, V(1)), inverse);
+            } else {
+                return z * p / q;
+            }
         }
     }
 
-    static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
+    template <bool is_narrow = false>
+    static V sigmoid(const V& x) {
+        if constexpr (is_narrow) {
+            return reciprocal(V(1) + power_narrow(V(-1.44269504f) * x));
+        } else {
+            return V(1) / (V(1) + exp(V(0) - x));
+        }
+    }
 
     // Every activation here is x times a gate: Φ(x), σ(1.702 x), σ(x), max(0, x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
     static constexpr T root_half = static_cast<T>(0.70710678118654752440);
@@ -24911,15 +25725,22 @@ private:
     static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
 
     static T steepness(Activation activation) { return activation == Activation::silu ? T{1} : quick; }
-    static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
-    static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
+    template <bool is_narrow = false>
+    static V normal_distribution(const V& x) {
+        return V(static_cast<T>(0.5)) * (V(1) + erf<is_narrow>(x * V(root_half)));
+    }
+    template <bool is_narrow = false>
+    static V tanh_gate(const V& x) {
+        return sigmoid<is_narrow>(V(twice_root) * fma(V(cubic) * x * x, x, x));
+    }
 
+    template <bool is_narrow = false>
     [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
         switch (activation) {
-            case Activation::gelu: return x * normal_distribution(x);
+            case Activation::gelu: return x * normal_distribution<is_narrow>(x);
             case Activation::quick_gelu:
-            case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
-            case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::silu: return x * sigmoid<is_narrow>(V(steepness(activation)) * x);
+            case Activation::tanh_gelu: return x * tanh_gate<is_narrow>(x);
             case Activation::relu: return max(V(0), x);
             case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
@@ -24973,7 +25794,8 @@ struct Conversions {
         }
     }
 
-    static void quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+    template <class From>
+    static void quantise(const From* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
         // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
         V low(0), high(0);
         for (std::size_t j = 0; j < size; j += V::lanes) {
@@ -24981,7 +25803,7 @@ struct Conversions {
             low = min(low, value);
             high = max(high, value);
         }
-        const float least = -largest(V(0) - low), range = largest(high) - least;
+        const float least = -VectorKernels<V>::largest(V(0) - low), range = VectorKernels<V>::largest(high) - least;
         scale = range > 0 ? range / 255 : 1;
         const V inverse(1 / scale), shift = round(V(-least) * inverse);
         zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
@@ -25008,6 +25830,38 @@ struct Conversions {
                              float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish) {
         VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, accumulate, finish);
     }
+
+    static void interleave(const bfloat16* first, const bfloat16* second, bfloat16* to, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            V::store_pairs(first + j, second + j, to + 2 * j, size - j < V::lanes ? size - j : V::lanes);
+        }
+    }
+
+    static void transpose_pairs(const bfloat16* from, std::size_t from_stride, std::size_t rows, std::size_t pairs,
+                                bfloat16* to, std::size_t to_stride) {
+        static_assert(2 * sizeof(bfloat16) == sizeof(float));
+        VectorKernels<V>::transpose_bytes(reinterpret_cast<const char*>(from), from_stride / 2, rows, pairs,
+                                          reinterpret_cast<char*>(to), to_stride);
+    }
+
+    static void finish_narrow(const float* product, std::size_t product_stride, std::size_t rows, std::size_t columns,
+                              bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+        const typename VectorKernels<V>::Sums sums{product, product_stride};
+        VectorKernels<V>::finish_product(sums, rows, columns, c, c_stride, false, finish);
+    }
+
+    static void finish_bytes_narrow(const ByteProduct& product, std::size_t tile_columns, std::size_t rows,
+                                    std::size_t columns, bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+        VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, false, finish);
+    }
+
+    static constexpr NarrowRows narrow_rows{.finish = finish_narrow,
+                                            .finish_bytes = finish_bytes_narrow,
+                                            .layer_norm = VectorKernels<V>::layer_norm_narrow,
+                                            .softmax = VectorKernels<V>::softmax_narrow,
+                                            .quantise = quantise<bfloat16>,
+                                            .transpose_pairs = transpose_pairs,
+                                            .interleave = interleave};
 };
 
 inline constexpr KernelSet<float> kernel_set = VectorKernels<Vector>::set("avx2");
@@ -25070,7 +25924,7 @@ inline constexpr ReducedKernels reduced_kernels{.pairs = {.rows = 0, .columns = 
                                                 .narrow = Conversions<Vector>::narrow,
                                                 .narrow_pairs = Conversions<Vector>::narrow_pairs,
                                                 .bytes = TileKernels<ByteDot>::kernel,
-                                                .quantise = Conversions<Vector>::quantise,
+                                                .quantise = Conversions<Vector>::quantise<float>,
                                                 .finish_bytes = Conversions<Vector>::finish_bytes};
 
 }  // namespace tandem::inline TANDEM_ABI::kernels::avx2
@@ -25146,6 +26000,23 @@ struct Vector {
         const __m512i lower = _mm512_maskz_srli_epi32(all_lanes, first.narrow(), 16);
         _mm512_mask_storeu_epi32(to, first_lanes(count), _mm512_or_si512(upper, lower));
     }
+
+    static Vector load(const bfloat16* from, std::size_t count) {
+        return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(all_lanes, words(from, count), 16));
+    }
+    static void store_pairs(const bfloat16* first, const bfloat16* second, bfloat16* to, std::size_t count) {
+        const __m512i upper = _mm512_maskz_slli_epi32(all_lanes, words(second, count), 16);
+        _mm512_mask_storeu_epi32(to, first_lanes(count), _mm512_or_si512(upper, words(first, count)));
+    }
+    static Vector fraction(const Vector& x) {
+        return _mm512_maskz_reduce_ps(all_lanes, x.value, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    }
+    static Vector reciprocal(const Vector& x) { return _mm512_maskz_rcp14_ps(all_lanes, x.value); }
+
+private:
+    static __m512i words(const bfloat16* from, std::size_t count) {
+        return _mm512_maskz_cvtepu16_epi32(all_lanes, _mm256_maskz_loadu_epi16(first_lanes(count), from));
+    }
 };
 
 inline Vector operator+(const Vector& a, const Vector& b) {
@@ -25180,26 +26051,8 @@ inline Vector scale_by_power(const Vector& a, const Vector& power) {
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
 // and scale_by_power; for reduced precision also difference_of_products, store_narrow, store_narrow_pairs
-// and store_bytes.
-
-// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
-template <class V>
-typename V::element sum(const V& a) {
-    alignas(64) typename V::element lane[V::lanes];
-    a.store(lane);
-    for (std::size_t half = V::lanes / 2; half > 0; half /= 2) {
-        for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
-    }
-    return lane[0];
-}
-template <class V>
-typename V::element largest(const V& a) {
-    alignas(64) typename V::element lane[V::lanes];
-    a.store(lane);
-    typename V::element most = lane[0];
-    for (std::size_t i = 1; i < V::lanes; ++i) most = lane[i] > most ? lane[i] : most;
-    return most;
-}
+// and store_bytes; for rows of bfloat16 between layers load of bfloat16 and store_pairs, and, if it has them, reciprocal, good
+// to 2^-12, and fraction, x above the whole number below it, which scale_by_power then rounds down to.
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
 /// the right one.
@@ -25285,6 +26138,23 @@ struct VectorKernels {
     using T = typename V::element;
     static constexpr std::size_t lanes = V::lanes;
 
+    // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+    static T sum(const V& a) {
+        alignas(64) T lane[lanes];
+        a.store(lane);
+        for (std::size_t half = lanes / 2; half > 0; half /= 2) {
+            for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+        }
+        return lane[0];
+    }
+    static T largest(const V& a) {
+        alignas(64) T lane[lanes];
+        a.store(lane);
+        T most = lane[0];
+        for (std::size_t i = 1; i < lanes; ++i) most = lane[i] > most ? lane[i] : most;
+        return most;
+    }
+
     /// A tile of sums in float or double.
     struct Sums {
         const T* data;
@@ -25300,44 +26170,97 @@ struct VectorKernels {
         finish_product(Sums{product, product_stride}, rows, columns, c, c_stride, accumulate, finish);
     }
 
-    template <class Product>
+    /// Into rows of T, or of bfloat16 with activations as accurate as that; those are not accumulated.
+    template <class Product, class Out>
     [[gnu::always_inline]] static inline void finish_product(const Product& product, std::size_t rows, std::size_t columns,
-                                                             T* c, std::size_t c_stride, bool accumulate,
+                                                             Out* c, std::size_t c_stride, bool accumulate,
                                                              const Finish<T>& finish) {
+        const bool is_plain = !accumulate && finish.scale == nullptr && finish.before == nullptr && finish.factor == nullptr;
+        if (is_plain && columns % (2 * lanes) == 0) {
+            finish_plain(product, rows, columns, c, c_stride, finish);
+            return;
+        }
         for (std::size_t i = 0; i < rows; ++i) {
-            T* const to = c + i * c_stride;
+            Out* const to = c + i * c_stride;
             for (std::size_t j = 0; j < columns; j += lanes) {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
                 V value = product(i, j, count);
-                if (accumulate) value = value + load(to + j, count);
+                if constexpr (std::is_same_v<Out, T>) {
+                    if (accumulate) value = value + load(to + j, count);
+                }
                 if (finish.scale != nullptr) value = value * load(finish.scale + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
-                value = activated(finish.activation, value);
+                value = activated<!std::is_same_v<Out, T>>(finish.activation, value);
                 if (finish.factor != nullptr) value = value * load(finish.factor + i * finish.factor_stride + j, count);
                 if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
-                store(to + j, value, count);
+                store_as(to + j, value, count);
             }
+        }
+    }
+
+    /// What most products get, bias, activation and residual, with nothing to ask in the loop.
+    template <class Product, class Out>
+    [[gnu::always_inline]] static inline void finish_plain(const Product& product, std::size_t rows, std::size_t columns,
+                                                           Out* c, std::size_t c_stride, const Finish<T>& finish) {
+        const auto run = [&]<Activation activation, bool has_residual>() __attribute__((always_inline)) {
+            for (std::size_t j = 0; j < columns; j += 2 * lanes) {
+                const bool has_bias = finish.bias != nullptr;
+                const V first_bias = has_bias ? V::load(finish.bias + j) : V(0);
+                const V second_bias = has_bias ? V::load(finish.bias + j + lanes) : V(0);
+                for (std::size_t i = 0; i < rows; ++i) {
+                    V first = product(i, j, lanes) + first_bias, second = product(i, j + lanes, lanes) + second_bias;
+                    first = activated<!std::is_same_v<Out, T>>(activation, first);
+                    second = activated<!std::is_same_v<Out, T>>(activation, second);
+                    if constexpr (has_residual) {
+                        const T* const residual = finish.residual + i * finish.residual_stride + j;
+                        first = first + V::load(residual);
+                        second = second + V::load(residual + lanes);
+                    }
+                    store_two(c + i * c_stride + j, first, second);
+                }
+            }
+        };
+        const auto with = [&]<Activation activation>() __attribute__((always_inline)) {
+            finish.residual != nullptr ? run.template operator()<activation, true>() : run.template operator()<activation, false>();
+        };
+        switch (finish.activation) {
+            case Activation::gelu: return with.template operator()<Activation::gelu>();
+            case Activation::quick_gelu: return with.template operator()<Activation::quick_gelu>();
+            case Activation::tanh_gelu: return with.template operator()<Activation::tanh_gelu>();
+            case Activation::silu: return with.template operator()<Activation::silu>();
+            case Activation::relu: return with.template operator()<Activation::relu>();
+            case Activation::squared_relu: return with.template operator()<Activation::squared_relu>();
+            case Activation::none: return with.template operator()<Activation::none>();
         }
     }
 
     static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
                           std::size_t to_stride) {
+        transpose_bytes(reinterpret_cast<const char*>(from), from_stride, rows, columns, reinterpret_cast<char*>(to), to_stride);
+    }
+
+    /// Of any elements that are as large as a T; strides count them.
+    static void transpose_bytes(const char* from, std::size_t from_stride, std::size_t rows, std::size_t columns, char* to,
+                                std::size_t to_stride) {
+        constexpr std::size_t size = sizeof(T);
         std::size_t i = 0;
 #if !defined(__CUDACC__)  // nvcc's front end does not know __builtin_shufflevector
         for (; i + lanes <= rows; i += lanes) {
             std::size_t j = 0;
             for (; j + lanes <= columns; j += lanes) {
-                transpose_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride,
-                                std::make_index_sequence<lanes>{});
+                transpose_block(from + (i * from_stride + j) * size, from_stride * size, to + (j * to_stride + i) * size,
+                                to_stride * size, std::make_index_sequence<lanes>{});
             }
             for (; j < columns; ++j) {
-                for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
+                for (std::size_t l = i; l < i + lanes; ++l)
+                    std::memcpy(to + (j * to_stride + l) * size, from + (l * from_stride + j) * size, size);
             }
         }
 #endif
         for (; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+            for (std::size_t j = 0; j < columns; ++j)
+                std::memcpy(to + (j * to_stride + i) * size, from + (i * from_stride + j) * size, size);
         }
     }
 
@@ -25357,25 +26280,25 @@ struct VectorKernels {
 
     static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
                            std::size_t width, T eps) {
-        const std::size_t whole = width / lanes * lanes;
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
-            const T mu = mean == nullptr ? T{0} : row_sum(x, width) / static_cast<T>(width);
-            V squares(0);
-            for (std::size_t j = 0; j < whole; j += lanes) {
-                const V centred = V::load(x + j) - V(mu);
-                squares = fma(centred, centred, squares);
-            }
-            T rest{0};
-            for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
-            const T variance = (sum(squares) + rest) / static_cast<T>(width);
-            const T scale = T{1} / std::sqrt(variance + eps);
+            const RowMoments moments = moments_of(x, width, eps, mean != nullptr);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
-                const V shift = bias == nullptr ? V(0) : load(bias + j, count);
-                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), shift), count);
+                store(y + j, normed(moments, x + j, gain + j, bias == nullptr ? bias : bias + j, count), count);
             }
-            if (mean != nullptr) mean[i] = mu;
-            inverse[i] = scale;
+            if (mean != nullptr) mean[i] = moments.mean;
+            inverse[i] = moments.inverse;
+        }
+    }
+
+    static void layer_norm_narrow(const T* x, const T* gain, const T* bias, bfloat16* y, std::size_t y_stride,
+                                  std::size_t rows, std::size_t width, T eps, bool has_mean) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, y += y_stride) {
+            const RowMoments moments = moments_of(x, width, eps, has_mean);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                normed(moments, x + j, gain + j, bias == nullptr ? bias : bias + j, count).store_narrow(y + j, count);
+            }
         }
     }
 
@@ -25453,6 +26376,42 @@ struct VectorKernels {
         }
     }
 
+    static void softmax_narrow(T* x, std::size_t panel, std::size_t panel_step, std::size_t count, T scale, bfloat16* y) {
+        const auto for_each_vector = [&](const auto& body) {
+            for (std::size_t first = 0; first < count; first += panel, x += panel_step) {
+                const std::size_t last = count - first < panel ? count - first : panel;
+                for (std::size_t j = 0; j < last; j += lanes) body(x + j, first + j, last - j < lanes ? last - j : lanes);
+            }
+            x -= (count + panel - 1) / panel * panel_step;
+        };
+        V peaks(x[0]);  // a lane that holds no element holds this one
+        for_each_vector([&](const T* from, std::size_t, std::size_t here) {
+            if (here == lanes) {
+                peaks = max(peaks, V::load(from));
+            } else {
+                for (std::size_t j = 0; j < here; ++j) peaks = max(peaks, V(from[j]));
+            }
+        });
+        constexpr T per_e = static_cast<T>(1.44269504088896340736);  // 1 / ln(2)
+        const V steep(per_e * scale), peak(-per_e * scale * largest(peaks));
+        V sums(0);
+        T total{0};
+        for_each_vector([&](T* from, std::size_t, std::size_t here) {
+            const V value = power_narrow(fma(steep, load(from, here), peak));
+            store(from, value, here);
+            if (here == lanes) {
+                sums = sums + value;
+            } else {
+                for (std::size_t j = 0; j < here; ++j) total += from[j];
+            }
+        });
+        const V normaliser(T{1} / (sum(sums) + total));
+        for_each_vector([&](const T* from, std::size_t at, std::size_t here) {
+            const V value = load(from, here) * normaliser;
+            value.store_narrow(y + at, here);
+        });
+    }
+
     static void sum_of_products(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
                                 Activation activation, T* y, std::size_t width) {
         std::size_t j = 0;
@@ -25523,7 +26482,7 @@ private:
 #if !defined(__CUDACC__)
     /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
     template <std::size_t... Lane>
-    [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
+    [[gnu::always_inline]] static inline void transpose_block(const char* from, std::size_t from_stride, char* to,
                                                               std::size_t to_stride, std::index_sequence<Lane...>) {
         constexpr std::size_t half = lanes / 2;
         typedef T Row __attribute__((vector_size(lanes * sizeof(T))));
@@ -25553,6 +26512,47 @@ private:
         }
     }
 
+    [[gnu::always_inline]] static inline void store_as(T* to, const V& value, std::size_t count) { store(to, value, count); }
+    [[gnu::always_inline]] static inline void store_two(T* to, const V& first, const V& second) {
+        first.store(to);
+        second.store(to + lanes);
+    }
+    template <class Narrow>
+    [[gnu::always_inline]] static inline void store_as(Narrow* to, const V& value, std::size_t count) {
+        value.store_narrow(to, count);
+    }
+    template <class Narrow>
+    [[gnu::always_inline]] static inline void store_two(Narrow* to, const V& first, const V& second) {
+        if constexpr (requires { V::store_narrow(first, second, to); }) {
+            V::store_narrow(first, second, to);
+        } else {
+            first.store_narrow(to, lanes);
+            second.store_narrow(to + lanes, lanes);
+        }
+    }
+
+    struct RowMoments {
+        T mean, inverse;
+    };
+    [[gnu::always_inline]] static inline RowMoments moments_of(const T* x, std::size_t width, T eps, bool has_mean) {
+        const std::size_t whole = width / lanes * lanes;
+        const T mu = has_mean ? row_sum(x, width) / static_cast<T>(width) : T{0};
+        V squares(0);
+        for (std::size_t j = 0; j < whole; j += lanes) {
+            const V centred = V::load(x + j) - V(mu);
+            squares = fma(centred, centred, squares);
+        }
+        T rest{0};
+        for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
+        const T variance = (sum(squares) + rest) / static_cast<T>(width);
+        return {mu, T{1} / std::sqrt(variance + eps)};
+    }
+    [[gnu::always_inline]] static inline V normed(const RowMoments& moments, const T* x, const T* gain, const T* bias,
+                                                  std::size_t count) {
+        const V shift = bias == nullptr ? V(0) : load(bias, count);
+        return fma((load(x, count) - V(moments.mean)) * V(moments.inverse), load(gain, count), shift);
+    }
+
     static T row_sum(const T* x, std::size_t width) {
         V sums(0);
         for (std::size_t j = 0; j < width; j += lanes) sums = sums + load(x + j, width - j < lanes ? width - j : lanes);
@@ -25579,7 +26579,29 @@ private:
         }
     }
 
+    /// 2^t to 2^-13: a whole power of two, and a cubic polynomial fitted to 2^r on [0, 1].
+    static V power_narrow(const V& t) {
+        if constexpr (requires { V::fraction(t); }) {
+            return scale_by_power(cubic_power(V::fraction(t)), t);
+        } else {
+            const V held = min(V(126.0f), max(V(-126.0f), t)), power = round(held - V(0.5f));
+            return scale_by_power(cubic_power(held - power), power);
+        }
+    }
+    static V cubic_power(const V& r) {
+        const V slope = fma(fma(V(0.0780245227f), r, V(0.226067155f)), r, V(0.695833541f));
+        return fma(slope, r, V(0.999925219f));
+    }
+    static V reciprocal(const V& x) {
+        if constexpr (requires { V::reciprocal(x); }) {
+            return V::reciprocal(x);
+        } else {
+            return V(1) / x;
+        }
+    }
+
     /// erf(x). Floats by a rational function fitted to erf on [0, 3.95], beyond which erf is 1 to 2.4e-8.
+    template <bool is_narrow = false>
     static V erf(const V& x) {
         if constexpr (requires { V::erf(x); }) {
             return V::erf(x);
@@ -25597,11 +26619,23 @@ private:
             q = fma(q, s, V(0.11455640197f));
             q = fma(q, s, V(0.50308275223f));
             q = fma(q, s, V(1));
-            return z * p / q;
+            if constexpr (is_narrow) {
+                const V inverse = reciprocal(q);
+                return z * p * fma(inverse, fma(V(0) - q, inverse, V(1)), inverse);
+            } else {
+                return z * p / q;
+            }
         }
     }
 
-    static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
+    template <bool is_narrow = false>
+    static V sigmoid(const V& x) {
+        if constexpr (is_narrow) {
+            return reciprocal(V(1) + power_narrow(V(-1.44269504f) * x));
+        } else {
+            return V(1) / (V(1) + exp(V(0) - x));
+        }
+    }
 
     // Every activation here is x times a gate: Φ(x), σ(1.702 x), σ(x), max(0, x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
     static constexpr T root_half = static_cast<T>(0.70710678118654752440);
@@ -25609,15 +26643,22 @@ private:
     static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
 
     static T steepness(Activation activation) { return activation == Activation::silu ? T{1} : quick; }
-    static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
-    static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
+    template <bool is_narrow = false>
+    static V normal_distribution(const V& x) {
+        return V(static_cast<T>(0.5)) * (V(1) + erf<is_narrow>(x * V(root_half)));
+    }
+    template <bool is_narrow = false>
+    static V tanh_gate(const V& x) {
+        return sigmoid<is_narrow>(V(twice_root) * fma(V(cubic) * x * x, x, x));
+    }
 
+    template <bool is_narrow = false>
     [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
         switch (activation) {
-            case Activation::gelu: return x * normal_distribution(x);
+            case Activation::gelu: return x * normal_distribution<is_narrow>(x);
             case Activation::quick_gelu:
-            case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
-            case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::silu: return x * sigmoid<is_narrow>(V(steepness(activation)) * x);
+            case Activation::tanh_gelu: return x * tanh_gate<is_narrow>(x);
             case Activation::relu: return max(V(0), x);
             case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
@@ -25671,7 +26712,8 @@ struct Conversions {
         }
     }
 
-    static void quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+    template <class From>
+    static void quantise(const From* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
         // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
         V low(0), high(0);
         for (std::size_t j = 0; j < size; j += V::lanes) {
@@ -25679,7 +26721,7 @@ struct Conversions {
             low = min(low, value);
             high = max(high, value);
         }
-        const float least = -largest(V(0) - low), range = largest(high) - least;
+        const float least = -VectorKernels<V>::largest(V(0) - low), range = VectorKernels<V>::largest(high) - least;
         scale = range > 0 ? range / 255 : 1;
         const V inverse(1 / scale), shift = round(V(-least) * inverse);
         zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
@@ -25706,6 +26748,38 @@ struct Conversions {
                              float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish) {
         VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, accumulate, finish);
     }
+
+    static void interleave(const bfloat16* first, const bfloat16* second, bfloat16* to, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            V::store_pairs(first + j, second + j, to + 2 * j, size - j < V::lanes ? size - j : V::lanes);
+        }
+    }
+
+    static void transpose_pairs(const bfloat16* from, std::size_t from_stride, std::size_t rows, std::size_t pairs,
+                                bfloat16* to, std::size_t to_stride) {
+        static_assert(2 * sizeof(bfloat16) == sizeof(float));
+        VectorKernels<V>::transpose_bytes(reinterpret_cast<const char*>(from), from_stride / 2, rows, pairs,
+                                          reinterpret_cast<char*>(to), to_stride);
+    }
+
+    static void finish_narrow(const float* product, std::size_t product_stride, std::size_t rows, std::size_t columns,
+                              bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+        const typename VectorKernels<V>::Sums sums{product, product_stride};
+        VectorKernels<V>::finish_product(sums, rows, columns, c, c_stride, false, finish);
+    }
+
+    static void finish_bytes_narrow(const ByteProduct& product, std::size_t tile_columns, std::size_t rows,
+                                    std::size_t columns, bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+        VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, false, finish);
+    }
+
+    static constexpr NarrowRows narrow_rows{.finish = finish_narrow,
+                                            .finish_bytes = finish_bytes_narrow,
+                                            .layer_norm = VectorKernels<V>::layer_norm_narrow,
+                                            .softmax = VectorKernels<V>::softmax_narrow,
+                                            .quantise = quantise<bfloat16>,
+                                            .transpose_pairs = transpose_pairs,
+                                            .interleave = interleave};
 };
 
 inline constexpr KernelSet<float> kernel_set = VectorKernels<Vector>::set("avx512");
@@ -25756,30 +26830,46 @@ inline constexpr TileKernel<float, bfloat16, float> widened = TileKernels<Widene
 
 namespace tandem::inline TANDEM_ABI::kernels::avx512bf16 {
 
+/// Rounds to bfloat16 in one instruction, to which subnormal numbers are zero (Intel SDM, VCVTNEPS2BF16).
+struct Vector : avx512::Vector {
+    Vector() = default;
+    Vector(const avx512::Vector& v) : avx512::Vector(v) {}
+    explicit Vector(float x) : avx512::Vector(x) {}
+
+    template <class From>
+    static Vector load(const From* from, std::size_t count) {
+        return avx512::Vector::load(from, count);
+    }
+    static Vector load(const float* from) { return avx512::Vector::load(from); }
+    void store_narrow(bfloat16* to, std::size_t count) const {
+        _mm256_mask_storeu_epi16(to, avx512::first_lanes(count), narrow(*this));
+    }
+    static void store_narrow(const Vector& first, const Vector& second, bfloat16* to) {
+        const __m512bh both = _mm512_cvtne2ps_pbh(second.value, first.value);
+        std::memcpy(static_cast<void*>(to), &both, sizeof both);
+    }
+    static void store_narrow_pairs(const Vector& first, const Vector& second, bfloat16* to, std::size_t count) {
+        const __m512i lower = _mm512_maskz_cvtepu16_epi32(avx512::all_lanes, narrow(first));
+        const __m512i upper = _mm512_maskz_cvtepu16_epi32(avx512::all_lanes, narrow(second));
+        _mm512_mask_storeu_epi32(to, avx512::first_lanes(count),
+                                 _mm512_or_si512(_mm512_maskz_slli_epi32(avx512::all_lanes, upper, 16), lower));
+    }
+
+private:
+    static __m256i narrow(const Vector& x) {
+        const __m256bh halves = _mm512_maskz_cvtneps_pbh(avx512::all_lanes, x.value);
+        __m256i words;
+        std::memcpy(&words, &halves, sizeof words);
+        return words;
+    }
+};
+
 // Kernels over a vector type. This text stands once in the target region of every instruction set, because the target of
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
 // and scale_by_power; for reduced precision also difference_of_products, store_narrow, store_narrow_pairs
-// and store_bytes.
-
-// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
-template <class V>
-typename V::element sum(const V& a) {
-    alignas(64) typename V::element lane[V::lanes];
-    a.store(lane);
-    for (std::size_t half = V::lanes / 2; half > 0; half /= 2) {
-        for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
-    }
-    return lane[0];
-}
-template <class V>
-typename V::element largest(const V& a) {
-    alignas(64) typename V::element lane[V::lanes];
-    a.store(lane);
-    typename V::element most = lane[0];
-    for (std::size_t i = 1; i < V::lanes; ++i) most = lane[i] > most ? lane[i] : most;
-    return most;
-}
+// and store_bytes; for rows of bfloat16 between layers load of bfloat16 and store_pairs, and, if it has them, reciprocal, good
+// to 2^-12, and fraction, x above the whole number below it, which scale_by_power then rounds down to.
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
 /// the right one.
@@ -25865,6 +26955,23 @@ struct VectorKernels {
     using T = typename V::element;
     static constexpr std::size_t lanes = V::lanes;
 
+    // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+    static T sum(const V& a) {
+        alignas(64) T lane[lanes];
+        a.store(lane);
+        for (std::size_t half = lanes / 2; half > 0; half /= 2) {
+            for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+        }
+        return lane[0];
+    }
+    static T largest(const V& a) {
+        alignas(64) T lane[lanes];
+        a.store(lane);
+        T most = lane[0];
+        for (std::size_t i = 1; i < lanes; ++i) most = lane[i] > most ? lane[i] : most;
+        return most;
+    }
+
     /// A tile of sums in float or double.
     struct Sums {
         const T* data;
@@ -25880,44 +26987,97 @@ struct VectorKernels {
         finish_product(Sums{product, product_stride}, rows, columns, c, c_stride, accumulate, finish);
     }
 
-    template <class Product>
+    /// Into rows of T, or of bfloat16 with activations as accurate as that; those are not accumulated.
+    template <class Product, class Out>
     [[gnu::always_inline]] static inline void finish_product(const Product& product, std::size_t rows, std::size_t columns,
-                                                             T* c, std::size_t c_stride, bool accumulate,
+                                                             Out* c, std::size_t c_stride, bool accumulate,
                                                              const Finish<T>& finish) {
+        const bool is_plain = !accumulate && finish.scale == nullptr && finish.before == nullptr && finish.factor == nullptr;
+        if (is_plain && columns % (2 * lanes) == 0) {
+            finish_plain(product, rows, columns, c, c_stride, finish);
+            return;
+        }
         for (std::size_t i = 0; i < rows; ++i) {
-            T* const to = c + i * c_stride;
+            Out* const to = c + i * c_stride;
             for (std::size_t j = 0; j < columns; j += lanes) {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
                 V value = product(i, j, count);
-                if (accumulate) value = value + load(to + j, count);
+                if constexpr (std::is_same_v<Out, T>) {
+                    if (accumulate) value = value + load(to + j, count);
+                }
                 if (finish.scale != nullptr) value = value * load(finish.scale + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
-                value = activated(finish.activation, value);
+                value = activated<!std::is_same_v<Out, T>>(finish.activation, value);
                 if (finish.factor != nullptr) value = value * load(finish.factor + i * finish.factor_stride + j, count);
                 if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
-                store(to + j, value, count);
+                store_as(to + j, value, count);
             }
+        }
+    }
+
+    /// What most products get, bias, activation and residual, with nothing to ask in the loop.
+    template <class Product, class Out>
+    [[gnu::always_inline]] static inline void finish_plain(const Product& product, std::size_t rows, std::size_t columns,
+                                                           Out* c, std::size_t c_stride, const Finish<T>& finish) {
+        const auto run = [&]<Activation activation, bool has_residual>() __attribute__((always_inline)) {
+            for (std::size_t j = 0; j < columns; j += 2 * lanes) {
+                const bool has_bias = finish.bias != nullptr;
+                const V first_bias = has_bias ? V::load(finish.bias + j) : V(0);
+                const V second_bias = has_bias ? V::load(finish.bias + j + lanes) : V(0);
+                for (std::size_t i = 0; i < rows; ++i) {
+                    V first = product(i, j, lanes) + first_bias, second = product(i, j + lanes, lanes) + second_bias;
+                    first = activated<!std::is_same_v<Out, T>>(activation, first);
+                    second = activated<!std::is_same_v<Out, T>>(activation, second);
+                    if constexpr (has_residual) {
+                        const T* const residual = finish.residual + i * finish.residual_stride + j;
+                        first = first + V::load(residual);
+                        second = second + V::load(residual + lanes);
+                    }
+                    store_two(c + i * c_stride + j, first, second);
+                }
+            }
+        };
+        const auto with = [&]<Activation activation>() __attribute__((always_inline)) {
+            finish.residual != nullptr ? run.template operator()<activation, true>() : run.template operator()<activation, false>();
+        };
+        switch (finish.activation) {
+            case Activation::gelu: return with.template operator()<Activation::gelu>();
+            case Activation::quick_gelu: return with.template operator()<Activation::quick_gelu>();
+            case Activation::tanh_gelu: return with.template operator()<Activation::tanh_gelu>();
+            case Activation::silu: return with.template operator()<Activation::silu>();
+            case Activation::relu: return with.template operator()<Activation::relu>();
+            case Activation::squared_relu: return with.template operator()<Activation::squared_relu>();
+            case Activation::none: return with.template operator()<Activation::none>();
         }
     }
 
     static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
                           std::size_t to_stride) {
+        transpose_bytes(reinterpret_cast<const char*>(from), from_stride, rows, columns, reinterpret_cast<char*>(to), to_stride);
+    }
+
+    /// Of any elements that are as large as a T; strides count them.
+    static void transpose_bytes(const char* from, std::size_t from_stride, std::size_t rows, std::size_t columns, char* to,
+                                std::size_t to_stride) {
+        constexpr std::size_t size = sizeof(T);
         std::size_t i = 0;
 #if !defined(__CUDACC__)  // nvcc's front end does not know __builtin_shufflevector
         for (; i + lanes <= rows; i += lanes) {
             std::size_t j = 0;
             for (; j + lanes <= columns; j += lanes) {
-                transpose_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride,
-                                std::make_index_sequence<lanes>{});
+                transpose_block(from + (i * from_stride + j) * size, from_stride * size, to + (j * to_stride + i) * size,
+                                to_stride * size, std::make_index_sequence<lanes>{});
             }
             for (; j < columns; ++j) {
-                for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
+                for (std::size_t l = i; l < i + lanes; ++l)
+                    std::memcpy(to + (j * to_stride + l) * size, from + (l * from_stride + j) * size, size);
             }
         }
 #endif
         for (; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+            for (std::size_t j = 0; j < columns; ++j)
+                std::memcpy(to + (j * to_stride + i) * size, from + (i * from_stride + j) * size, size);
         }
     }
 
@@ -25937,25 +27097,25 @@ struct VectorKernels {
 
     static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
                            std::size_t width, T eps) {
-        const std::size_t whole = width / lanes * lanes;
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
-            const T mu = mean == nullptr ? T{0} : row_sum(x, width) / static_cast<T>(width);
-            V squares(0);
-            for (std::size_t j = 0; j < whole; j += lanes) {
-                const V centred = V::load(x + j) - V(mu);
-                squares = fma(centred, centred, squares);
-            }
-            T rest{0};
-            for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
-            const T variance = (sum(squares) + rest) / static_cast<T>(width);
-            const T scale = T{1} / std::sqrt(variance + eps);
+            const RowMoments moments = moments_of(x, width, eps, mean != nullptr);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
-                const V shift = bias == nullptr ? V(0) : load(bias + j, count);
-                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), shift), count);
+                store(y + j, normed(moments, x + j, gain + j, bias == nullptr ? bias : bias + j, count), count);
             }
-            if (mean != nullptr) mean[i] = mu;
-            inverse[i] = scale;
+            if (mean != nullptr) mean[i] = moments.mean;
+            inverse[i] = moments.inverse;
+        }
+    }
+
+    static void layer_norm_narrow(const T* x, const T* gain, const T* bias, bfloat16* y, std::size_t y_stride,
+                                  std::size_t rows, std::size_t width, T eps, bool has_mean) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, y += y_stride) {
+            const RowMoments moments = moments_of(x, width, eps, has_mean);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                normed(moments, x + j, gain + j, bias == nullptr ? bias : bias + j, count).store_narrow(y + j, count);
+            }
         }
     }
 
@@ -26033,6 +27193,42 @@ struct VectorKernels {
         }
     }
 
+    static void softmax_narrow(T* x, std::size_t panel, std::size_t panel_step, std::size_t count, T scale, bfloat16* y) {
+        const auto for_each_vector = [&](const auto& body) {
+            for (std::size_t first = 0; first < count; first += panel, x += panel_step) {
+                const std::size_t last = count - first < panel ? count - first : panel;
+                for (std::size_t j = 0; j < last; j += lanes) body(x + j, first + j, last - j < lanes ? last - j : lanes);
+            }
+            x -= (count + panel - 1) / panel * panel_step;
+        };
+        V peaks(x[0]);  // a lane that holds no element holds this one
+        for_each_vector([&](const T* from, std::size_t, std::size_t here) {
+            if (here == lanes) {
+                peaks = max(peaks, V::load(from));
+            } else {
+                for (std::size_t j = 0; j < here; ++j) peaks = max(peaks, V(from[j]));
+            }
+        });
+        constexpr T per_e = static_cast<T>(1.44269504088896340736);  // 1 / ln(2)
+        const V steep(per_e * scale), peak(-per_e * scale * largest(peaks));
+        V sums(0);
+        T total{0};
+        for_each_vector([&](T* from, std::size_t, std::size_t here) {
+            const V value = power_narrow(fma(steep, load(from, here), peak));
+            store(from, value, here);
+            if (here == lanes) {
+                sums = sums + value;
+            } else {
+                for (std::size_t j = 0; j < here; ++j) total += from[j];
+            }
+        });
+        const V normaliser(T{1} / (sum(sums) + total));
+        for_each_vector([&](const T* from, std::size_t at, std::size_t here) {
+            const V value = load(from, here) * normaliser;
+            value.store_narrow(y + at, here);
+        });
+    }
+
     static void sum_of_products(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
                                 Activation activation, T* y, std::size_t width) {
         std::size_t j = 0;
@@ -26103,7 +27299,7 @@ private:
 #if !defined(__CUDACC__)
     /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
     template <std::size_t... Lane>
-    [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
+    [[gnu::always_inline]] static inline void transpose_block(const char* from, std::size_t from_stride, char* to,
                                                               std::size_t to_stride, std::index_sequence<Lane...>) {
         constexpr std::size_t half = lanes / 2;
         typedef T Row __attribute__((vector_size(lanes * sizeof(T))));
@@ -26133,6 +27329,47 @@ private:
         }
     }
 
+    [[gnu::always_inline]] static inline void store_as(T* to, const V& value, std::size_t count) { store(to, value, count); }
+    [[gnu::always_inline]] static inline void store_two(T* to, const V& first, const V& second) {
+        first.store(to);
+        second.store(to + lanes);
+    }
+    template <class Narrow>
+    [[gnu::always_inline]] static inline void store_as(Narrow* to, const V& value, std::size_t count) {
+        value.store_narrow(to, count);
+    }
+    template <class Narrow>
+    [[gnu::always_inline]] static inline void store_two(Narrow* to, const V& first, const V& second) {
+        if constexpr (requires { V::store_narrow(first, second, to); }) {
+            V::store_narrow(first, second, to);
+        } else {
+            first.store_narrow(to, lanes);
+            second.store_narrow(to + lanes, lanes);
+        }
+    }
+
+    struct RowMoments {
+        T mean, inverse;
+    };
+    [[gnu::always_inline]] static inline RowMoments moments_of(const T* x, std::size_t width, T eps, bool has_mean) {
+        const std::size_t whole = width / lanes * lanes;
+        const T mu = has_mean ? row_sum(x, width) / static_cast<T>(width) : T{0};
+        V squares(0);
+        for (std::size_t j = 0; j < whole; j += lanes) {
+            const V centred = V::load(x + j) - V(mu);
+            squares = fma(centred, centred, squares);
+        }
+        T rest{0};
+        for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
+        const T variance = (sum(squares) + rest) / static_cast<T>(width);
+        return {mu, T{1} / std::sqrt(variance + eps)};
+    }
+    [[gnu::always_inline]] static inline V normed(const RowMoments& moments, const T* x, const T* gain, const T* bias,
+                                                  std::size_t count) {
+        const V shift = bias == nullptr ? V(0) : load(bias, count);
+        return fma((load(x, count) - V(moments.mean)) * V(moments.inverse), load(gain, count), shift);
+    }
+
     static T row_sum(const T* x, std::size_t width) {
         V sums(0);
         for (std::size_t j = 0; j < width; j += lanes) sums = sums + load(x + j, width - j < lanes ? width - j : lanes);
@@ -26159,7 +27396,29 @@ private:
         }
     }
 
+    /// 2^t to 2^-13: a whole power of two, and a cubic polynomial fitted to 2^r on [0, 1].
+    static V power_narrow(const V& t) {
+        if constexpr (requires { V::fraction(t); }) {
+            return scale_by_power(cubic_power(V::fraction(t)), t);
+        } else {
+            const V held = min(V(126.0f), max(V(-126.0f), t)), power = round(held - V(0.5f));
+            return scale_by_power(cubic_power(held - power), power);
+        }
+    }
+    static V cubic_power(const V& r) {
+        const V slope = fma(fma(V(0.0780245227f), r, V(0.226067155f)), r, V(0.695833541f));
+        return fma(slope, r, V(0.999925219f));
+    }
+    static V reciprocal(const V& x) {
+        if constexpr (requires { V::reciprocal(x); }) {
+            return V::reciprocal(x);
+        } else {
+            return V(1) / x;
+        }
+    }
+
     /// erf(x). Floats by a rational function fitted to erf on [0, 3.95], beyond which erf is 1 to 2.4e-8.
+    template <bool is_narrow = false>
     static V erf(const V& x) {
         if constexpr (requires { V::erf(x); }) {
             return V::erf(x);
@@ -26177,11 +27436,23 @@ private:
             q = fma(q, s, V(0.11455640197f));
             q = fma(q, s, V(0.50308275223f));
             q = fma(q, s, V(1));
-            return z * p / q;
+            if constexpr (is_narrow) {
+                const V inverse = reciprocal(q);
+                return z * p * fma(inverse, fma(V(0) - q, inverse, V(1)), inverse);
+            } else {
+                return z * p / q;
+            }
         }
     }
 
-    static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
+    template <bool is_narrow = false>
+    static V sigmoid(const V& x) {
+        if constexpr (is_narrow) {
+            return reciprocal(V(1) + power_narrow(V(-1.44269504f) * x));
+        } else {
+            return V(1) / (V(1) + exp(V(0) - x));
+        }
+    }
 
     // Every activation here is x times a gate: Φ(x), σ(1.702 x), σ(x), max(0, x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
     static constexpr T root_half = static_cast<T>(0.70710678118654752440);
@@ -26189,15 +27460,22 @@ private:
     static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
 
     static T steepness(Activation activation) { return activation == Activation::silu ? T{1} : quick; }
-    static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
-    static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
+    template <bool is_narrow = false>
+    static V normal_distribution(const V& x) {
+        return V(static_cast<T>(0.5)) * (V(1) + erf<is_narrow>(x * V(root_half)));
+    }
+    template <bool is_narrow = false>
+    static V tanh_gate(const V& x) {
+        return sigmoid<is_narrow>(V(twice_root) * fma(V(cubic) * x * x, x, x));
+    }
 
+    template <bool is_narrow = false>
     [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
         switch (activation) {
-            case Activation::gelu: return x * normal_distribution(x);
+            case Activation::gelu: return x * normal_distribution<is_narrow>(x);
             case Activation::quick_gelu:
-            case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
-            case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::silu: return x * sigmoid<is_narrow>(V(steepness(activation)) * x);
+            case Activation::tanh_gelu: return x * tanh_gate<is_narrow>(x);
             case Activation::relu: return max(V(0), x);
             case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
@@ -26251,7 +27529,8 @@ struct Conversions {
         }
     }
 
-    static void quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+    template <class From>
+    static void quantise(const From* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
         // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
         V low(0), high(0);
         for (std::size_t j = 0; j < size; j += V::lanes) {
@@ -26259,7 +27538,7 @@ struct Conversions {
             low = min(low, value);
             high = max(high, value);
         }
-        const float least = -largest(V(0) - low), range = largest(high) - least;
+        const float least = -VectorKernels<V>::largest(V(0) - low), range = VectorKernels<V>::largest(high) - least;
         scale = range > 0 ? range / 255 : 1;
         const V inverse(1 / scale), shift = round(V(-least) * inverse);
         zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
@@ -26286,7 +27565,41 @@ struct Conversions {
                              float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish) {
         VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, accumulate, finish);
     }
+
+    static void interleave(const bfloat16* first, const bfloat16* second, bfloat16* to, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            V::store_pairs(first + j, second + j, to + 2 * j, size - j < V::lanes ? size - j : V::lanes);
+        }
+    }
+
+    static void transpose_pairs(const bfloat16* from, std::size_t from_stride, std::size_t rows, std::size_t pairs,
+                                bfloat16* to, std::size_t to_stride) {
+        static_assert(2 * sizeof(bfloat16) == sizeof(float));
+        VectorKernels<V>::transpose_bytes(reinterpret_cast<const char*>(from), from_stride / 2, rows, pairs,
+                                          reinterpret_cast<char*>(to), to_stride);
+    }
+
+    static void finish_narrow(const float* product, std::size_t product_stride, std::size_t rows, std::size_t columns,
+                              bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+        const typename VectorKernels<V>::Sums sums{product, product_stride};
+        VectorKernels<V>::finish_product(sums, rows, columns, c, c_stride, false, finish);
+    }
+
+    static void finish_bytes_narrow(const ByteProduct& product, std::size_t tile_columns, std::size_t rows,
+                                    std::size_t columns, bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+        VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, false, finish);
+    }
+
+    static constexpr NarrowRows narrow_rows{.finish = finish_narrow,
+                                            .finish_bytes = finish_bytes_narrow,
+                                            .layer_norm = VectorKernels<V>::layer_norm_narrow,
+                                            .softmax = VectorKernels<V>::softmax_narrow,
+                                            .quantise = quantise<bfloat16>,
+                                            .transpose_pairs = transpose_pairs,
+                                            .interleave = interleave};
 };
+
+using Convert = Conversions<Vector>;
 
 /// Pairs of bfloat16, summed in float32; subnormal inputs and results count as zero (Intel SDM, VDPBF16PS).
 struct PairDot {
@@ -26331,26 +27644,8 @@ namespace tandem::inline TANDEM_ABI::kernels::avx512vnni {
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
 // and scale_by_power; for reduced precision also difference_of_products, store_narrow, store_narrow_pairs
-// and store_bytes.
-
-// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
-template <class V>
-typename V::element sum(const V& a) {
-    alignas(64) typename V::element lane[V::lanes];
-    a.store(lane);
-    for (std::size_t half = V::lanes / 2; half > 0; half /= 2) {
-        for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
-    }
-    return lane[0];
-}
-template <class V>
-typename V::element largest(const V& a) {
-    alignas(64) typename V::element lane[V::lanes];
-    a.store(lane);
-    typename V::element most = lane[0];
-    for (std::size_t i = 1; i < V::lanes; ++i) most = lane[i] > most ? lane[i] : most;
-    return most;
-}
+// and store_bytes; for rows of bfloat16 between layers load of bfloat16 and store_pairs, and, if it has them, reciprocal, good
+// to 2^-12, and fraction, x above the whole number below it, which scale_by_power then rounds down to.
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
 /// the right one.
@@ -26436,6 +27731,23 @@ struct VectorKernels {
     using T = typename V::element;
     static constexpr std::size_t lanes = V::lanes;
 
+    // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+    static T sum(const V& a) {
+        alignas(64) T lane[lanes];
+        a.store(lane);
+        for (std::size_t half = lanes / 2; half > 0; half /= 2) {
+            for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+        }
+        return lane[0];
+    }
+    static T largest(const V& a) {
+        alignas(64) T lane[lanes];
+        a.store(lane);
+        T most = lane[0];
+        for (std::size_t i = 1; i < lanes; ++i) most = lane[i] > most ? lane[i] : most;
+        return most;
+    }
+
     /// A tile of sums in float or double.
     struct Sums {
         const T* data;
@@ -26451,44 +27763,97 @@ struct VectorKernels {
         finish_product(Sums{product, product_stride}, rows, columns, c, c_stride, accumulate, finish);
     }
 
-    template <class Product>
+    /// Into rows of T, or of bfloat16 with activations as accurate as that; those are not accumulated.
+    template <class Product, class Out>
     [[gnu::always_inline]] static inline void finish_product(const Product& product, std::size_t rows, std::size_t columns,
-                                                             T* c, std::size_t c_stride, bool accumulate,
+                                                             Out* c, std::size_t c_stride, bool accumulate,
                                                              const Finish<T>& finish) {
+        const bool is_plain = !accumulate && finish.scale == nullptr && finish.before == nullptr && finish.factor == nullptr;
+        if (is_plain && columns % (2 * lanes) == 0) {
+            finish_plain(product, rows, columns, c, c_stride, finish);
+            return;
+        }
         for (std::size_t i = 0; i < rows; ++i) {
-            T* const to = c + i * c_stride;
+            Out* const to = c + i * c_stride;
             for (std::size_t j = 0; j < columns; j += lanes) {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
                 V value = product(i, j, count);
-                if (accumulate) value = value + load(to + j, count);
+                if constexpr (std::is_same_v<Out, T>) {
+                    if (accumulate) value = value + load(to + j, count);
+                }
                 if (finish.scale != nullptr) value = value * load(finish.scale + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
-                value = activated(finish.activation, value);
+                value = activated<!std::is_same_v<Out, T>>(finish.activation, value);
                 if (finish.factor != nullptr) value = value * load(finish.factor + i * finish.factor_stride + j, count);
                 if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
-                store(to + j, value, count);
+                store_as(to + j, value, count);
             }
+        }
+    }
+
+    /// What most products get, bias, activation and residual, with nothing to ask in the loop.
+    template <class Product, class Out>
+    [[gnu::always_inline]] static inline void finish_plain(const Product& product, std::size_t rows, std::size_t columns,
+                                                           Out* c, std::size_t c_stride, const Finish<T>& finish) {
+        const auto run = [&]<Activation activation, bool has_residual>() __attribute__((always_inline)) {
+            for (std::size_t j = 0; j < columns; j += 2 * lanes) {
+                const bool has_bias = finish.bias != nullptr;
+                const V first_bias = has_bias ? V::load(finish.bias + j) : V(0);
+                const V second_bias = has_bias ? V::load(finish.bias + j + lanes) : V(0);
+                for (std::size_t i = 0; i < rows; ++i) {
+                    V first = product(i, j, lanes) + first_bias, second = product(i, j + lanes, lanes) + second_bias;
+                    first = activated<!std::is_same_v<Out, T>>(activation, first);
+                    second = activated<!std::is_same_v<Out, T>>(activation, second);
+                    if constexpr (has_residual) {
+                        const T* const residual = finish.residual + i * finish.residual_stride + j;
+                        first = first + V::load(residual);
+                        second = second + V::load(residual + lanes);
+                    }
+                    store_two(c + i * c_stride + j, first, second);
+                }
+            }
+        };
+        const auto with = [&]<Activation activation>() __attribute__((always_inline)) {
+            finish.residual != nullptr ? run.template operator()<activation, true>() : run.template operator()<activation, false>();
+        };
+        switch (finish.activation) {
+            case Activation::gelu: return with.template operator()<Activation::gelu>();
+            case Activation::quick_gelu: return with.template operator()<Activation::quick_gelu>();
+            case Activation::tanh_gelu: return with.template operator()<Activation::tanh_gelu>();
+            case Activation::silu: return with.template operator()<Activation::silu>();
+            case Activation::relu: return with.template operator()<Activation::relu>();
+            case Activation::squared_relu: return with.template operator()<Activation::squared_relu>();
+            case Activation::none: return with.template operator()<Activation::none>();
         }
     }
 
     static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
                           std::size_t to_stride) {
+        transpose_bytes(reinterpret_cast<const char*>(from), from_stride, rows, columns, reinterpret_cast<char*>(to), to_stride);
+    }
+
+    /// Of any elements that are as large as a T; strides count them.
+    static void transpose_bytes(const char* from, std::size_t from_stride, std::size_t rows, std::size_t columns, char* to,
+                                std::size_t to_stride) {
+        constexpr std::size_t size = sizeof(T);
         std::size_t i = 0;
 #if !defined(__CUDACC__)  // nvcc's front end does not know __builtin_shufflevector
         for (; i + lanes <= rows; i += lanes) {
             std::size_t j = 0;
             for (; j + lanes <= columns; j += lanes) {
-                transpose_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride,
-                                std::make_index_sequence<lanes>{});
+                transpose_block(from + (i * from_stride + j) * size, from_stride * size, to + (j * to_stride + i) * size,
+                                to_stride * size, std::make_index_sequence<lanes>{});
             }
             for (; j < columns; ++j) {
-                for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
+                for (std::size_t l = i; l < i + lanes; ++l)
+                    std::memcpy(to + (j * to_stride + l) * size, from + (l * from_stride + j) * size, size);
             }
         }
 #endif
         for (; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+            for (std::size_t j = 0; j < columns; ++j)
+                std::memcpy(to + (j * to_stride + i) * size, from + (i * from_stride + j) * size, size);
         }
     }
 
@@ -26508,25 +27873,25 @@ struct VectorKernels {
 
     static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
                            std::size_t width, T eps) {
-        const std::size_t whole = width / lanes * lanes;
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
-            const T mu = mean == nullptr ? T{0} : row_sum(x, width) / static_cast<T>(width);
-            V squares(0);
-            for (std::size_t j = 0; j < whole; j += lanes) {
-                const V centred = V::load(x + j) - V(mu);
-                squares = fma(centred, centred, squares);
-            }
-            T rest{0};
-            for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
-            const T variance = (sum(squares) + rest) / static_cast<T>(width);
-            const T scale = T{1} / std::sqrt(variance + eps);
+            const RowMoments moments = moments_of(x, width, eps, mean != nullptr);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
-                const V shift = bias == nullptr ? V(0) : load(bias + j, count);
-                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), shift), count);
+                store(y + j, normed(moments, x + j, gain + j, bias == nullptr ? bias : bias + j, count), count);
             }
-            if (mean != nullptr) mean[i] = mu;
-            inverse[i] = scale;
+            if (mean != nullptr) mean[i] = moments.mean;
+            inverse[i] = moments.inverse;
+        }
+    }
+
+    static void layer_norm_narrow(const T* x, const T* gain, const T* bias, bfloat16* y, std::size_t y_stride,
+                                  std::size_t rows, std::size_t width, T eps, bool has_mean) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, y += y_stride) {
+            const RowMoments moments = moments_of(x, width, eps, has_mean);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                normed(moments, x + j, gain + j, bias == nullptr ? bias : bias + j, count).store_narrow(y + j, count);
+            }
         }
     }
 
@@ -26604,6 +27969,42 @@ struct VectorKernels {
         }
     }
 
+    static void softmax_narrow(T* x, std::size_t panel, std::size_t panel_step, std::size_t count, T scale, bfloat16* y) {
+        const auto for_each_vector = [&](const auto& body) {
+            for (std::size_t first = 0; first < count; first += panel, x += panel_step) {
+                const std::size_t last = count - first < panel ? count - first : panel;
+                for (std::size_t j = 0; j < last; j += lanes) body(x + j, first + j, last - j < lanes ? last - j : lanes);
+            }
+            x -= (count + panel - 1) / panel * panel_step;
+        };
+        V peaks(x[0]);  // a lane that holds no element holds this one
+        for_each_vector([&](const T* from, std::size_t, std::size_t here) {
+            if (here == lanes) {
+                peaks = max(peaks, V::load(from));
+            } else {
+                for (std::size_t j = 0; j < here; ++j) peaks = max(peaks, V(from[j]));
+            }
+        });
+        constexpr T per_e = static_cast<T>(1.44269504088896340736);  // 1 / ln(2)
+        const V steep(per_e * scale), peak(-per_e * scale * largest(peaks));
+        V sums(0);
+        T total{0};
+        for_each_vector([&](T* from, std::size_t, std::size_t here) {
+            const V value = power_narrow(fma(steep, load(from, here), peak));
+            store(from, value, here);
+            if (here == lanes) {
+                sums = sums + value;
+            } else {
+                for (std::size_t j = 0; j < here; ++j) total += from[j];
+            }
+        });
+        const V normaliser(T{1} / (sum(sums) + total));
+        for_each_vector([&](const T* from, std::size_t at, std::size_t here) {
+            const V value = load(from, here) * normaliser;
+            value.store_narrow(y + at, here);
+        });
+    }
+
     static void sum_of_products(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
                                 Activation activation, T* y, std::size_t width) {
         std::size_t j = 0;
@@ -26674,7 +28075,7 @@ private:
 #if !defined(__CUDACC__)
     /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
     template <std::size_t... Lane>
-    [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
+    [[gnu::always_inline]] static inline void transpose_block(const char* from, std::size_t from_stride, char* to,
                                                               std::size_t to_stride, std::index_sequence<Lane...>) {
         constexpr std::size_t half = lanes / 2;
         typedef T Row __attribute__((vector_size(lanes * sizeof(T))));
@@ -26704,6 +28105,47 @@ private:
         }
     }
 
+    [[gnu::always_inline]] static inline void store_as(T* to, const V& value, std::size_t count) { store(to, value, count); }
+    [[gnu::always_inline]] static inline void store_two(T* to, const V& first, const V& second) {
+        first.store(to);
+        second.store(to + lanes);
+    }
+    template <class Narrow>
+    [[gnu::always_inline]] static inline void store_as(Narrow* to, const V& value, std::size_t count) {
+        value.store_narrow(to, count);
+    }
+    template <class Narrow>
+    [[gnu::always_inline]] static inline void store_two(Narrow* to, const V& first, const V& second) {
+        if constexpr (requires { V::store_narrow(first, second, to); }) {
+            V::store_narrow(first, second, to);
+        } else {
+            first.store_narrow(to, lanes);
+            second.store_narrow(to + lanes, lanes);
+        }
+    }
+
+    struct RowMoments {
+        T mean, inverse;
+    };
+    [[gnu::always_inline]] static inline RowMoments moments_of(const T* x, std::size_t width, T eps, bool has_mean) {
+        const std::size_t whole = width / lanes * lanes;
+        const T mu = has_mean ? row_sum(x, width) / static_cast<T>(width) : T{0};
+        V squares(0);
+        for (std::size_t j = 0; j < whole; j += lanes) {
+            const V centred = V::load(x + j) - V(mu);
+            squares = fma(centred, centred, squares);
+        }
+        T rest{0};
+        for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
+        const T variance = (sum(squares) + rest) / static_cast<T>(width);
+        return {mu, T{1} / std::sqrt(variance + eps)};
+    }
+    [[gnu::always_inline]] static inline V normed(const RowMoments& moments, const T* x, const T* gain, const T* bias,
+                                                  std::size_t count) {
+        const V shift = bias == nullptr ? V(0) : load(bias, count);
+        return fma((load(x, count) - V(moments.mean)) * V(moments.inverse), load(gain, count), shift);
+    }
+
     static T row_sum(const T* x, std::size_t width) {
         V sums(0);
         for (std::size_t j = 0; j < width; j += lanes) sums = sums + load(x + j, width - j < lanes ? width - j : lanes);
@@ -26730,7 +28172,29 @@ private:
         }
     }
 
+    /// 2^t to 2^-13: a whole power of two, and a cubic polynomial fitted to 2^r on [0, 1].
+    static V power_narrow(const V& t) {
+        if constexpr (requires { V::fraction(t); }) {
+            return scale_by_power(cubic_power(V::fraction(t)), t);
+        } else {
+            const V held = min(V(126.0f), max(V(-126.0f), t)), power = round(held - V(0.5f));
+            return scale_by_power(cubic_power(held - power), power);
+        }
+    }
+    static V cubic_power(const V& r) {
+        const V slope = fma(fma(V(0.0780245227f), r, V(0.226067155f)), r, V(0.695833541f));
+        return fma(slope, r, V(0.999925219f));
+    }
+    static V reciprocal(const V& x) {
+        if constexpr (requires { V::reciprocal(x); }) {
+            return V::reciprocal(x);
+        } else {
+            return V(1) / x;
+        }
+    }
+
     /// erf(x). Floats by a rational function fitted to erf on [0, 3.95], beyond which erf is 1 to 2.4e-8.
+    template <bool is_narrow = false>
     static V erf(const V& x) {
         if constexpr (requires { V::erf(x); }) {
             return V::erf(x);
@@ -26748,11 +28212,23 @@ private:
             q = fma(q, s, V(0.11455640197f));
             q = fma(q, s, V(0.50308275223f));
             q = fma(q, s, V(1));
-            return z * p / q;
+            if constexpr (is_narrow) {
+                const V inverse = reciprocal(q);
+                return z * p * fma(inverse, fma(V(0) - q, inverse, V(1)), inverse);
+            } else {
+                return z * p / q;
+            }
         }
     }
 
-    static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
+    template <bool is_narrow = false>
+    static V sigmoid(const V& x) {
+        if constexpr (is_narrow) {
+            return reciprocal(V(1) + power_narrow(V(-1.44269504f) * x));
+        } else {
+            return V(1) / (V(1) + exp(V(0) - x));
+        }
+    }
 
     // Every activation here is x times a gate: Φ(x), σ(1.702 x), σ(x), max(0, x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
     static constexpr T root_half = static_cast<T>(0.70710678118654752440);
@@ -26760,15 +28236,22 @@ private:
     static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
 
     static T steepness(Activation activation) { return activation == Activation::silu ? T{1} : quick; }
-    static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
-    static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
+    template <bool is_narrow = false>
+    static V normal_distribution(const V& x) {
+        return V(static_cast<T>(0.5)) * (V(1) + erf<is_narrow>(x * V(root_half)));
+    }
+    template <bool is_narrow = false>
+    static V tanh_gate(const V& x) {
+        return sigmoid<is_narrow>(V(twice_root) * fma(V(cubic) * x * x, x, x));
+    }
 
+    template <bool is_narrow = false>
     [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
         switch (activation) {
-            case Activation::gelu: return x * normal_distribution(x);
+            case Activation::gelu: return x * normal_distribution<is_narrow>(x);
             case Activation::quick_gelu:
-            case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
-            case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::silu: return x * sigmoid<is_narrow>(V(steepness(activation)) * x);
+            case Activation::tanh_gelu: return x * tanh_gate<is_narrow>(x);
             case Activation::relu: return max(V(0), x);
             case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
@@ -26822,7 +28305,8 @@ struct Conversions {
         }
     }
 
-    static void quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+    template <class From>
+    static void quantise(const From* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
         // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
         V low(0), high(0);
         for (std::size_t j = 0; j < size; j += V::lanes) {
@@ -26830,7 +28314,7 @@ struct Conversions {
             low = min(low, value);
             high = max(high, value);
         }
-        const float least = -largest(V(0) - low), range = largest(high) - least;
+        const float least = -VectorKernels<V>::largest(V(0) - low), range = VectorKernels<V>::largest(high) - least;
         scale = range > 0 ? range / 255 : 1;
         const V inverse(1 / scale), shift = round(V(-least) * inverse);
         zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
@@ -26857,6 +28341,38 @@ struct Conversions {
                              float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish) {
         VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, accumulate, finish);
     }
+
+    static void interleave(const bfloat16* first, const bfloat16* second, bfloat16* to, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            V::store_pairs(first + j, second + j, to + 2 * j, size - j < V::lanes ? size - j : V::lanes);
+        }
+    }
+
+    static void transpose_pairs(const bfloat16* from, std::size_t from_stride, std::size_t rows, std::size_t pairs,
+                                bfloat16* to, std::size_t to_stride) {
+        static_assert(2 * sizeof(bfloat16) == sizeof(float));
+        VectorKernels<V>::transpose_bytes(reinterpret_cast<const char*>(from), from_stride / 2, rows, pairs,
+                                          reinterpret_cast<char*>(to), to_stride);
+    }
+
+    static void finish_narrow(const float* product, std::size_t product_stride, std::size_t rows, std::size_t columns,
+                              bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+        const typename VectorKernels<V>::Sums sums{product, product_stride};
+        VectorKernels<V>::finish_product(sums, rows, columns, c, c_stride, false, finish);
+    }
+
+    static void finish_bytes_narrow(const ByteProduct& product, std::size_t tile_columns, std::size_t rows,
+                                    std::size_t columns, bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+        VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, false, finish);
+    }
+
+    static constexpr NarrowRows narrow_rows{.finish = finish_narrow,
+                                            .finish_bytes = finish_bytes_narrow,
+                                            .layer_norm = VectorKernels<V>::layer_norm_narrow,
+                                            .softmax = VectorKernels<V>::softmax_narrow,
+                                            .quantise = quantise<bfloat16>,
+                                            .transpose_pairs = transpose_pairs,
+                                            .interleave = interleave};
 };
 
 struct ByteDot {
@@ -26930,26 +28446,8 @@ struct Vector {
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
 // and scale_by_power; for reduced precision also difference_of_products, store_narrow, store_narrow_pairs
-// and store_bytes.
-
-// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
-template <class V>
-typename V::element sum(const V& a) {
-    alignas(64) typename V::element lane[V::lanes];
-    a.store(lane);
-    for (std::size_t half = V::lanes / 2; half > 0; half /= 2) {
-        for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
-    }
-    return lane[0];
-}
-template <class V>
-typename V::element largest(const V& a) {
-    alignas(64) typename V::element lane[V::lanes];
-    a.store(lane);
-    typename V::element most = lane[0];
-    for (std::size_t i = 1; i < V::lanes; ++i) most = lane[i] > most ? lane[i] : most;
-    return most;
-}
+// and store_bytes; for rows of bfloat16 between layers load of bfloat16 and store_pairs, and, if it has them, reciprocal, good
+// to 2^-12, and fraction, x above the whole number below it, which scale_by_power then rounds down to.
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
 /// the right one.
@@ -27035,6 +28533,23 @@ struct VectorKernels {
     using T = typename V::element;
     static constexpr std::size_t lanes = V::lanes;
 
+    // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+    static T sum(const V& a) {
+        alignas(64) T lane[lanes];
+        a.store(lane);
+        for (std::size_t half = lanes / 2; half > 0; half /= 2) {
+            for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+        }
+        return lane[0];
+    }
+    static T largest(const V& a) {
+        alignas(64) T lane[lanes];
+        a.store(lane);
+        T most = lane[0];
+        for (std::size_t i = 1; i < lanes; ++i) most = lane[i] > most ? lane[i] : most;
+        return most;
+    }
+
     /// A tile of sums in float or double.
     struct Sums {
         const T* data;
@@ -27050,44 +28565,97 @@ struct VectorKernels {
         finish_product(Sums{product, product_stride}, rows, columns, c, c_stride, accumulate, finish);
     }
 
-    template <class Product>
+    /// Into rows of T, or of bfloat16 with activations as accurate as that; those are not accumulated.
+    template <class Product, class Out>
     [[gnu::always_inline]] static inline void finish_product(const Product& product, std::size_t rows, std::size_t columns,
-                                                             T* c, std::size_t c_stride, bool accumulate,
+                                                             Out* c, std::size_t c_stride, bool accumulate,
                                                              const Finish<T>& finish) {
+        const bool is_plain = !accumulate && finish.scale == nullptr && finish.before == nullptr && finish.factor == nullptr;
+        if (is_plain && columns % (2 * lanes) == 0) {
+            finish_plain(product, rows, columns, c, c_stride, finish);
+            return;
+        }
         for (std::size_t i = 0; i < rows; ++i) {
-            T* const to = c + i * c_stride;
+            Out* const to = c + i * c_stride;
             for (std::size_t j = 0; j < columns; j += lanes) {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
                 V value = product(i, j, count);
-                if (accumulate) value = value + load(to + j, count);
+                if constexpr (std::is_same_v<Out, T>) {
+                    if (accumulate) value = value + load(to + j, count);
+                }
                 if (finish.scale != nullptr) value = value * load(finish.scale + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
-                value = activated(finish.activation, value);
+                value = activated<!std::is_same_v<Out, T>>(finish.activation, value);
                 if (finish.factor != nullptr) value = value * load(finish.factor + i * finish.factor_stride + j, count);
                 if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
-                store(to + j, value, count);
+                store_as(to + j, value, count);
             }
+        }
+    }
+
+    /// What most products get, bias, activation and residual, with nothing to ask in the loop.
+    template <class Product, class Out>
+    [[gnu::always_inline]] static inline void finish_plain(const Product& product, std::size_t rows, std::size_t columns,
+                                                           Out* c, std::size_t c_stride, const Finish<T>& finish) {
+        const auto run = [&]<Activation activation, bool has_residual>() __attribute__((always_inline)) {
+            for (std::size_t j = 0; j < columns; j += 2 * lanes) {
+                const bool has_bias = finish.bias != nullptr;
+                const V first_bias = has_bias ? V::load(finish.bias + j) : V(0);
+                const V second_bias = has_bias ? V::load(finish.bias + j + lanes) : V(0);
+                for (std::size_t i = 0; i < rows; ++i) {
+                    V first = product(i, j, lanes) + first_bias, second = product(i, j + lanes, lanes) + second_bias;
+                    first = activated<!std::is_same_v<Out, T>>(activation, first);
+                    second = activated<!std::is_same_v<Out, T>>(activation, second);
+                    if constexpr (has_residual) {
+                        const T* const residual = finish.residual + i * finish.residual_stride + j;
+                        first = first + V::load(residual);
+                        second = second + V::load(residual + lanes);
+                    }
+                    store_two(c + i * c_stride + j, first, second);
+                }
+            }
+        };
+        const auto with = [&]<Activation activation>() __attribute__((always_inline)) {
+            finish.residual != nullptr ? run.template operator()<activation, true>() : run.template operator()<activation, false>();
+        };
+        switch (finish.activation) {
+            case Activation::gelu: return with.template operator()<Activation::gelu>();
+            case Activation::quick_gelu: return with.template operator()<Activation::quick_gelu>();
+            case Activation::tanh_gelu: return with.template operator()<Activation::tanh_gelu>();
+            case Activation::silu: return with.template operator()<Activation::silu>();
+            case Activation::relu: return with.template operator()<Activation::relu>();
+            case Activation::squared_relu: return with.template operator()<Activation::squared_relu>();
+            case Activation::none: return with.template operator()<Activation::none>();
         }
     }
 
     static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
                           std::size_t to_stride) {
+        transpose_bytes(reinterpret_cast<const char*>(from), from_stride, rows, columns, reinterpret_cast<char*>(to), to_stride);
+    }
+
+    /// Of any elements that are as large as a T; strides count them.
+    static void transpose_bytes(const char* from, std::size_t from_stride, std::size_t rows, std::size_t columns, char* to,
+                                std::size_t to_stride) {
+        constexpr std::size_t size = sizeof(T);
         std::size_t i = 0;
 #if !defined(__CUDACC__)  // nvcc's front end does not know __builtin_shufflevector
         for (; i + lanes <= rows; i += lanes) {
             std::size_t j = 0;
             for (; j + lanes <= columns; j += lanes) {
-                transpose_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride,
-                                std::make_index_sequence<lanes>{});
+                transpose_block(from + (i * from_stride + j) * size, from_stride * size, to + (j * to_stride + i) * size,
+                                to_stride * size, std::make_index_sequence<lanes>{});
             }
             for (; j < columns; ++j) {
-                for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
+                for (std::size_t l = i; l < i + lanes; ++l)
+                    std::memcpy(to + (j * to_stride + l) * size, from + (l * from_stride + j) * size, size);
             }
         }
 #endif
         for (; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+            for (std::size_t j = 0; j < columns; ++j)
+                std::memcpy(to + (j * to_stride + i) * size, from + (i * from_stride + j) * size, size);
         }
     }
 
@@ -27107,25 +28675,25 @@ struct VectorKernels {
 
     static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
                            std::size_t width, T eps) {
-        const std::size_t whole = width / lanes * lanes;
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
-            const T mu = mean == nullptr ? T{0} : row_sum(x, width) / static_cast<T>(width);
-            V squares(0);
-            for (std::size_t j = 0; j < whole; j += lanes) {
-                const V centred = V::load(x + j) - V(mu);
-                squares = fma(centred, centred, squares);
-            }
-            T rest{0};
-            for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
-            const T variance = (sum(squares) + rest) / static_cast<T>(width);
-            const T scale = T{1} / std::sqrt(variance + eps);
+            const RowMoments moments = moments_of(x, width, eps, mean != nullptr);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
-                const V shift = bias == nullptr ? V(0) : load(bias + j, count);
-                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), shift), count);
+                store(y + j, normed(moments, x + j, gain + j, bias == nullptr ? bias : bias + j, count), count);
             }
-            if (mean != nullptr) mean[i] = mu;
-            inverse[i] = scale;
+            if (mean != nullptr) mean[i] = moments.mean;
+            inverse[i] = moments.inverse;
+        }
+    }
+
+    static void layer_norm_narrow(const T* x, const T* gain, const T* bias, bfloat16* y, std::size_t y_stride,
+                                  std::size_t rows, std::size_t width, T eps, bool has_mean) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, y += y_stride) {
+            const RowMoments moments = moments_of(x, width, eps, has_mean);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                normed(moments, x + j, gain + j, bias == nullptr ? bias : bias + j, count).store_narrow(y + j, count);
+            }
         }
     }
 
@@ -27203,6 +28771,42 @@ struct VectorKernels {
         }
     }
 
+    static void softmax_narrow(T* x, std::size_t panel, std::size_t panel_step, std::size_t count, T scale, bfloat16* y) {
+        const auto for_each_vector = [&](const auto& body) {
+            for (std::size_t first = 0; first < count; first += panel, x += panel_step) {
+                const std::size_t last = count - first < panel ? count - first : panel;
+                for (std::size_t j = 0; j < last; j += lanes) body(x + j, first + j, last - j < lanes ? last - j : lanes);
+            }
+            x -= (count + panel - 1) / panel * panel_step;
+        };
+        V peaks(x[0]);  // a lane that holds no element holds this one
+        for_each_vector([&](const T* from, std::size_t, std::size_t here) {
+            if (here == lanes) {
+                peaks = max(peaks, V::load(from));
+            } else {
+                for (std::size_t j = 0; j < here; ++j) peaks = max(peaks, V(from[j]));
+            }
+        });
+        constexpr T per_e = static_cast<T>(1.44269504088896340736);  // 1 / ln(2)
+        const V steep(per_e * scale), peak(-per_e * scale * largest(peaks));
+        V sums(0);
+        T total{0};
+        for_each_vector([&](T* from, std::size_t, std::size_t here) {
+            const V value = power_narrow(fma(steep, load(from, here), peak));
+            store(from, value, here);
+            if (here == lanes) {
+                sums = sums + value;
+            } else {
+                for (std::size_t j = 0; j < here; ++j) total += from[j];
+            }
+        });
+        const V normaliser(T{1} / (sum(sums) + total));
+        for_each_vector([&](const T* from, std::size_t at, std::size_t here) {
+            const V value = load(from, here) * normaliser;
+            value.store_narrow(y + at, here);
+        });
+    }
+
     static void sum_of_products(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
                                 Activation activation, T* y, std::size_t width) {
         std::size_t j = 0;
@@ -27273,7 +28877,7 @@ private:
 #if !defined(__CUDACC__)
     /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
     template <std::size_t... Lane>
-    [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
+    [[gnu::always_inline]] static inline void transpose_block(const char* from, std::size_t from_stride, char* to,
                                                               std::size_t to_stride, std::index_sequence<Lane...>) {
         constexpr std::size_t half = lanes / 2;
         typedef T Row __attribute__((vector_size(lanes * sizeof(T))));
@@ -27303,6 +28907,47 @@ private:
         }
     }
 
+    [[gnu::always_inline]] static inline void store_as(T* to, const V& value, std::size_t count) { store(to, value, count); }
+    [[gnu::always_inline]] static inline void store_two(T* to, const V& first, const V& second) {
+        first.store(to);
+        second.store(to + lanes);
+    }
+    template <class Narrow>
+    [[gnu::always_inline]] static inline void store_as(Narrow* to, const V& value, std::size_t count) {
+        value.store_narrow(to, count);
+    }
+    template <class Narrow>
+    [[gnu::always_inline]] static inline void store_two(Narrow* to, const V& first, const V& second) {
+        if constexpr (requires { V::store_narrow(first, second, to); }) {
+            V::store_narrow(first, second, to);
+        } else {
+            first.store_narrow(to, lanes);
+            second.store_narrow(to + lanes, lanes);
+        }
+    }
+
+    struct RowMoments {
+        T mean, inverse;
+    };
+    [[gnu::always_inline]] static inline RowMoments moments_of(const T* x, std::size_t width, T eps, bool has_mean) {
+        const std::size_t whole = width / lanes * lanes;
+        const T mu = has_mean ? row_sum(x, width) / static_cast<T>(width) : T{0};
+        V squares(0);
+        for (std::size_t j = 0; j < whole; j += lanes) {
+            const V centred = V::load(x + j) - V(mu);
+            squares = fma(centred, centred, squares);
+        }
+        T rest{0};
+        for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
+        const T variance = (sum(squares) + rest) / static_cast<T>(width);
+        return {mu, T{1} / std::sqrt(variance + eps)};
+    }
+    [[gnu::always_inline]] static inline V normed(const RowMoments& moments, const T* x, const T* gain, const T* bias,
+                                                  std::size_t count) {
+        const V shift = bias == nullptr ? V(0) : load(bias, count);
+        return fma((load(x, count) - V(moments.mean)) * V(moments.inverse), load(gain, count), shift);
+    }
+
     static T row_sum(const T* x, std::size_t width) {
         V sums(0);
         for (std::size_t j = 0; j < width; j += lanes) sums = sums + load(x + j, width - j < lanes ? width - j : lanes);
@@ -27329,7 +28974,29 @@ private:
         }
     }
 
+    /// 2^t to 2^-13: a whole power of two, and a cubic polynomial fitted to 2^r on [0, 1].
+    static V power_narrow(const V& t) {
+        if constexpr (requires { V::fraction(t); }) {
+            return scale_by_power(cubic_power(V::fraction(t)), t);
+        } else {
+            const V held = min(V(126.0f), max(V(-126.0f), t)), power = round(held - V(0.5f));
+            return scale_by_power(cubic_power(held - power), power);
+        }
+    }
+    static V cubic_power(const V& r) {
+        const V slope = fma(fma(V(0.0780245227f), r, V(0.226067155f)), r, V(0.695833541f));
+        return fma(slope, r, V(0.999925219f));
+    }
+    static V reciprocal(const V& x) {
+        if constexpr (requires { V::reciprocal(x); }) {
+            return V::reciprocal(x);
+        } else {
+            return V(1) / x;
+        }
+    }
+
     /// erf(x). Floats by a rational function fitted to erf on [0, 3.95], beyond which erf is 1 to 2.4e-8.
+    template <bool is_narrow = false>
     static V erf(const V& x) {
         if constexpr (requires { V::erf(x); }) {
             return V::erf(x);
@@ -27347,11 +29014,23 @@ private:
             q = fma(q, s, V(0.11455640197f));
             q = fma(q, s, V(0.50308275223f));
             q = fma(q, s, V(1));
-            return z * p / q;
+            if constexpr (is_narrow) {
+                const V inverse = reciprocal(q);
+                return z * p * fma(inverse, fma(V(0) - q, inverse, V(1)), inverse);
+            } else {
+                return z * p / q;
+            }
         }
     }
 
-    static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
+    template <bool is_narrow = false>
+    static V sigmoid(const V& x) {
+        if constexpr (is_narrow) {
+            return reciprocal(V(1) + power_narrow(V(-1.44269504f) * x));
+        } else {
+            return V(1) / (V(1) + exp(V(0) - x));
+        }
+    }
 
     // Every activation here is x times a gate: Φ(x), σ(1.702 x), σ(x), max(0, x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
     static constexpr T root_half = static_cast<T>(0.70710678118654752440);
@@ -27359,15 +29038,22 @@ private:
     static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
 
     static T steepness(Activation activation) { return activation == Activation::silu ? T{1} : quick; }
-    static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
-    static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
+    template <bool is_narrow = false>
+    static V normal_distribution(const V& x) {
+        return V(static_cast<T>(0.5)) * (V(1) + erf<is_narrow>(x * V(root_half)));
+    }
+    template <bool is_narrow = false>
+    static V tanh_gate(const V& x) {
+        return sigmoid<is_narrow>(V(twice_root) * fma(V(cubic) * x * x, x, x));
+    }
 
+    template <bool is_narrow = false>
     [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
         switch (activation) {
-            case Activation::gelu: return x * normal_distribution(x);
+            case Activation::gelu: return x * normal_distribution<is_narrow>(x);
             case Activation::quick_gelu:
-            case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
-            case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::silu: return x * sigmoid<is_narrow>(V(steepness(activation)) * x);
+            case Activation::tanh_gelu: return x * tanh_gate<is_narrow>(x);
             case Activation::relu: return max(V(0), x);
             case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
@@ -27421,7 +29107,8 @@ struct Conversions {
         }
     }
 
-    static void quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+    template <class From>
+    static void quantise(const From* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
         // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
         V low(0), high(0);
         for (std::size_t j = 0; j < size; j += V::lanes) {
@@ -27429,7 +29116,7 @@ struct Conversions {
             low = min(low, value);
             high = max(high, value);
         }
-        const float least = -largest(V(0) - low), range = largest(high) - least;
+        const float least = -VectorKernels<V>::largest(V(0) - low), range = VectorKernels<V>::largest(high) - least;
         scale = range > 0 ? range / 255 : 1;
         const V inverse(1 / scale), shift = round(V(-least) * inverse);
         zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
@@ -27456,6 +29143,38 @@ struct Conversions {
                              float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish) {
         VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, accumulate, finish);
     }
+
+    static void interleave(const bfloat16* first, const bfloat16* second, bfloat16* to, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            V::store_pairs(first + j, second + j, to + 2 * j, size - j < V::lanes ? size - j : V::lanes);
+        }
+    }
+
+    static void transpose_pairs(const bfloat16* from, std::size_t from_stride, std::size_t rows, std::size_t pairs,
+                                bfloat16* to, std::size_t to_stride) {
+        static_assert(2 * sizeof(bfloat16) == sizeof(float));
+        VectorKernels<V>::transpose_bytes(reinterpret_cast<const char*>(from), from_stride / 2, rows, pairs,
+                                          reinterpret_cast<char*>(to), to_stride);
+    }
+
+    static void finish_narrow(const float* product, std::size_t product_stride, std::size_t rows, std::size_t columns,
+                              bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+        const typename VectorKernels<V>::Sums sums{product, product_stride};
+        VectorKernels<V>::finish_product(sums, rows, columns, c, c_stride, false, finish);
+    }
+
+    static void finish_bytes_narrow(const ByteProduct& product, std::size_t tile_columns, std::size_t rows,
+                                    std::size_t columns, bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+        VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, false, finish);
+    }
+
+    static constexpr NarrowRows narrow_rows{.finish = finish_narrow,
+                                            .finish_bytes = finish_bytes_narrow,
+                                            .layer_norm = VectorKernels<V>::layer_norm_narrow,
+                                            .softmax = VectorKernels<V>::softmax_narrow,
+                                            .quantise = quantise<bfloat16>,
+                                            .transpose_pairs = transpose_pairs,
+                                            .interleave = interleave};
 };
 
 template <Real T>
@@ -27525,6 +29244,26 @@ struct Vector {
         vst2_u16(bits, uint16x4x2_t{{first.narrow(), second.narrow()}});
         std::memcpy(static_cast<void*>(to), bits, 2 * count * sizeof(bfloat16));
     }
+
+    static Vector load(const bfloat16* from, std::size_t count) {
+        return vreinterpretq_f32_u32(vshll_n_u16(words(from, count), 16));
+    }
+    static void store_pairs(const bfloat16* first, const bfloat16* second, bfloat16* to, std::size_t count) {
+        std::uint16_t bits[2 * lanes];
+        vst2_u16(bits, uint16x4x2_t{{words(first, count), words(second, count)}});
+        std::memcpy(static_cast<void*>(to), bits, 2 * count * sizeof(bfloat16));
+    }
+    static Vector reciprocal(const Vector& x) {
+        const float32x4_t estimate = vrecpeq_f32(x.value);
+        return vmulq_f32(estimate, vrecpsq_f32(x.value, estimate));
+    }
+
+private:
+    static uint16x4_t words(const bfloat16* from, std::size_t count) {
+        std::uint16_t bits[lanes]{};
+        std::memcpy(bits, static_cast<const void*>(from), count * sizeof(bfloat16));
+        return vld1_u16(bits);
+    }
 };
 
 inline Vector operator+(const Vector& a, const Vector& b) {
@@ -27563,26 +29302,8 @@ inline Vector scale_by_power(const Vector& a, const Vector& power) {
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
 // and scale_by_power; for reduced precision also difference_of_products, store_narrow, store_narrow_pairs
-// and store_bytes.
-
-// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
-template <class V>
-typename V::element sum(const V& a) {
-    alignas(64) typename V::element lane[V::lanes];
-    a.store(lane);
-    for (std::size_t half = V::lanes / 2; half > 0; half /= 2) {
-        for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
-    }
-    return lane[0];
-}
-template <class V>
-typename V::element largest(const V& a) {
-    alignas(64) typename V::element lane[V::lanes];
-    a.store(lane);
-    typename V::element most = lane[0];
-    for (std::size_t i = 1; i < V::lanes; ++i) most = lane[i] > most ? lane[i] : most;
-    return most;
-}
+// and store_bytes; for rows of bfloat16 between layers load of bfloat16 and store_pairs, and, if it has them, reciprocal, good
+// to 2^-12, and fraction, x above the whole number below it, which scale_by_power then rounds down to.
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
 /// the right one.
@@ -27668,6 +29389,23 @@ struct VectorKernels {
     using T = typename V::element;
     static constexpr std::size_t lanes = V::lanes;
 
+    // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+    static T sum(const V& a) {
+        alignas(64) T lane[lanes];
+        a.store(lane);
+        for (std::size_t half = lanes / 2; half > 0; half /= 2) {
+            for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+        }
+        return lane[0];
+    }
+    static T largest(const V& a) {
+        alignas(64) T lane[lanes];
+        a.store(lane);
+        T most = lane[0];
+        for (std::size_t i = 1; i < lanes; ++i) most = lane[i] > most ? lane[i] : most;
+        return most;
+    }
+
     /// A tile of sums in float or double.
     struct Sums {
         const T* data;
@@ -27683,44 +29421,97 @@ struct VectorKernels {
         finish_product(Sums{product, product_stride}, rows, columns, c, c_stride, accumulate, finish);
     }
 
-    template <class Product>
+    /// Into rows of T, or of bfloat16 with activations as accurate as that; those are not accumulated.
+    template <class Product, class Out>
     [[gnu::always_inline]] static inline void finish_product(const Product& product, std::size_t rows, std::size_t columns,
-                                                             T* c, std::size_t c_stride, bool accumulate,
+                                                             Out* c, std::size_t c_stride, bool accumulate,
                                                              const Finish<T>& finish) {
+        const bool is_plain = !accumulate && finish.scale == nullptr && finish.before == nullptr && finish.factor == nullptr;
+        if (is_plain && columns % (2 * lanes) == 0) {
+            finish_plain(product, rows, columns, c, c_stride, finish);
+            return;
+        }
         for (std::size_t i = 0; i < rows; ++i) {
-            T* const to = c + i * c_stride;
+            Out* const to = c + i * c_stride;
             for (std::size_t j = 0; j < columns; j += lanes) {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
                 V value = product(i, j, count);
-                if (accumulate) value = value + load(to + j, count);
+                if constexpr (std::is_same_v<Out, T>) {
+                    if (accumulate) value = value + load(to + j, count);
+                }
                 if (finish.scale != nullptr) value = value * load(finish.scale + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
-                value = activated(finish.activation, value);
+                value = activated<!std::is_same_v<Out, T>>(finish.activation, value);
                 if (finish.factor != nullptr) value = value * load(finish.factor + i * finish.factor_stride + j, count);
                 if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
-                store(to + j, value, count);
+                store_as(to + j, value, count);
             }
+        }
+    }
+
+    /// What most products get, bias, activation and residual, with nothing to ask in the loop.
+    template <class Product, class Out>
+    [[gnu::always_inline]] static inline void finish_plain(const Product& product, std::size_t rows, std::size_t columns,
+                                                           Out* c, std::size_t c_stride, const Finish<T>& finish) {
+        const auto run = [&]<Activation activation, bool has_residual>() __attribute__((always_inline)) {
+            for (std::size_t j = 0; j < columns; j += 2 * lanes) {
+                const bool has_bias = finish.bias != nullptr;
+                const V first_bias = has_bias ? V::load(finish.bias + j) : V(0);
+                const V second_bias = has_bias ? V::load(finish.bias + j + lanes) : V(0);
+                for (std::size_t i = 0; i < rows; ++i) {
+                    V first = product(i, j, lanes) + first_bias, second = product(i, j + lanes, lanes) + second_bias;
+                    first = activated<!std::is_same_v<Out, T>>(activation, first);
+                    second = activated<!std::is_same_v<Out, T>>(activation, second);
+                    if constexpr (has_residual) {
+                        const T* const residual = finish.residual + i * finish.residual_stride + j;
+                        first = first + V::load(residual);
+                        second = second + V::load(residual + lanes);
+                    }
+                    store_two(c + i * c_stride + j, first, second);
+                }
+            }
+        };
+        const auto with = [&]<Activation activation>() __attribute__((always_inline)) {
+            finish.residual != nullptr ? run.template operator()<activation, true>() : run.template operator()<activation, false>();
+        };
+        switch (finish.activation) {
+            case Activation::gelu: return with.template operator()<Activation::gelu>();
+            case Activation::quick_gelu: return with.template operator()<Activation::quick_gelu>();
+            case Activation::tanh_gelu: return with.template operator()<Activation::tanh_gelu>();
+            case Activation::silu: return with.template operator()<Activation::silu>();
+            case Activation::relu: return with.template operator()<Activation::relu>();
+            case Activation::squared_relu: return with.template operator()<Activation::squared_relu>();
+            case Activation::none: return with.template operator()<Activation::none>();
         }
     }
 
     static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
                           std::size_t to_stride) {
+        transpose_bytes(reinterpret_cast<const char*>(from), from_stride, rows, columns, reinterpret_cast<char*>(to), to_stride);
+    }
+
+    /// Of any elements that are as large as a T; strides count them.
+    static void transpose_bytes(const char* from, std::size_t from_stride, std::size_t rows, std::size_t columns, char* to,
+                                std::size_t to_stride) {
+        constexpr std::size_t size = sizeof(T);
         std::size_t i = 0;
 #if !defined(__CUDACC__)  // nvcc's front end does not know __builtin_shufflevector
         for (; i + lanes <= rows; i += lanes) {
             std::size_t j = 0;
             for (; j + lanes <= columns; j += lanes) {
-                transpose_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride,
-                                std::make_index_sequence<lanes>{});
+                transpose_block(from + (i * from_stride + j) * size, from_stride * size, to + (j * to_stride + i) * size,
+                                to_stride * size, std::make_index_sequence<lanes>{});
             }
             for (; j < columns; ++j) {
-                for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
+                for (std::size_t l = i; l < i + lanes; ++l)
+                    std::memcpy(to + (j * to_stride + l) * size, from + (l * from_stride + j) * size, size);
             }
         }
 #endif
         for (; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+            for (std::size_t j = 0; j < columns; ++j)
+                std::memcpy(to + (j * to_stride + i) * size, from + (i * from_stride + j) * size, size);
         }
     }
 
@@ -27740,25 +29531,25 @@ struct VectorKernels {
 
     static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
                            std::size_t width, T eps) {
-        const std::size_t whole = width / lanes * lanes;
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
-            const T mu = mean == nullptr ? T{0} : row_sum(x, width) / static_cast<T>(width);
-            V squares(0);
-            for (std::size_t j = 0; j < whole; j += lanes) {
-                const V centred = V::load(x + j) - V(mu);
-                squares = fma(centred, centred, squares);
-            }
-            T rest{0};
-            for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
-            const T variance = (sum(squares) + rest) / static_cast<T>(width);
-            const T scale = T{1} / std::sqrt(variance + eps);
+            const RowMoments moments = moments_of(x, width, eps, mean != nullptr);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
-                const V shift = bias == nullptr ? V(0) : load(bias + j, count);
-                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), shift), count);
+                store(y + j, normed(moments, x + j, gain + j, bias == nullptr ? bias : bias + j, count), count);
             }
-            if (mean != nullptr) mean[i] = mu;
-            inverse[i] = scale;
+            if (mean != nullptr) mean[i] = moments.mean;
+            inverse[i] = moments.inverse;
+        }
+    }
+
+    static void layer_norm_narrow(const T* x, const T* gain, const T* bias, bfloat16* y, std::size_t y_stride,
+                                  std::size_t rows, std::size_t width, T eps, bool has_mean) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, y += y_stride) {
+            const RowMoments moments = moments_of(x, width, eps, has_mean);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                normed(moments, x + j, gain + j, bias == nullptr ? bias : bias + j, count).store_narrow(y + j, count);
+            }
         }
     }
 
@@ -27836,6 +29627,42 @@ struct VectorKernels {
         }
     }
 
+    static void softmax_narrow(T* x, std::size_t panel, std::size_t panel_step, std::size_t count, T scale, bfloat16* y) {
+        const auto for_each_vector = [&](const auto& body) {
+            for (std::size_t first = 0; first < count; first += panel, x += panel_step) {
+                const std::size_t last = count - first < panel ? count - first : panel;
+                for (std::size_t j = 0; j < last; j += lanes) body(x + j, first + j, last - j < lanes ? last - j : lanes);
+            }
+            x -= (count + panel - 1) / panel * panel_step;
+        };
+        V peaks(x[0]);  // a lane that holds no element holds this one
+        for_each_vector([&](const T* from, std::size_t, std::size_t here) {
+            if (here == lanes) {
+                peaks = max(peaks, V::load(from));
+            } else {
+                for (std::size_t j = 0; j < here; ++j) peaks = max(peaks, V(from[j]));
+            }
+        });
+        constexpr T per_e = static_cast<T>(1.44269504088896340736);  // 1 / ln(2)
+        const V steep(per_e * scale), peak(-per_e * scale * largest(peaks));
+        V sums(0);
+        T total{0};
+        for_each_vector([&](T* from, std::size_t, std::size_t here) {
+            const V value = power_narrow(fma(steep, load(from, here), peak));
+            store(from, value, here);
+            if (here == lanes) {
+                sums = sums + value;
+            } else {
+                for (std::size_t j = 0; j < here; ++j) total += from[j];
+            }
+        });
+        const V normaliser(T{1} / (sum(sums) + total));
+        for_each_vector([&](const T* from, std::size_t at, std::size_t here) {
+            const V value = load(from, here) * normaliser;
+            value.store_narrow(y + at, here);
+        });
+    }
+
     static void sum_of_products(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
                                 Activation activation, T* y, std::size_t width) {
         std::size_t j = 0;
@@ -27906,7 +29733,7 @@ private:
 #if !defined(__CUDACC__)
     /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
     template <std::size_t... Lane>
-    [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
+    [[gnu::always_inline]] static inline void transpose_block(const char* from, std::size_t from_stride, char* to,
                                                               std::size_t to_stride, std::index_sequence<Lane...>) {
         constexpr std::size_t half = lanes / 2;
         typedef T Row __attribute__((vector_size(lanes * sizeof(T))));
@@ -27936,6 +29763,47 @@ private:
         }
     }
 
+    [[gnu::always_inline]] static inline void store_as(T* to, const V& value, std::size_t count) { store(to, value, count); }
+    [[gnu::always_inline]] static inline void store_two(T* to, const V& first, const V& second) {
+        first.store(to);
+        second.store(to + lanes);
+    }
+    template <class Narrow>
+    [[gnu::always_inline]] static inline void store_as(Narrow* to, const V& value, std::size_t count) {
+        value.store_narrow(to, count);
+    }
+    template <class Narrow>
+    [[gnu::always_inline]] static inline void store_two(Narrow* to, const V& first, const V& second) {
+        if constexpr (requires { V::store_narrow(first, second, to); }) {
+            V::store_narrow(first, second, to);
+        } else {
+            first.store_narrow(to, lanes);
+            second.store_narrow(to + lanes, lanes);
+        }
+    }
+
+    struct RowMoments {
+        T mean, inverse;
+    };
+    [[gnu::always_inline]] static inline RowMoments moments_of(const T* x, std::size_t width, T eps, bool has_mean) {
+        const std::size_t whole = width / lanes * lanes;
+        const T mu = has_mean ? row_sum(x, width) / static_cast<T>(width) : T{0};
+        V squares(0);
+        for (std::size_t j = 0; j < whole; j += lanes) {
+            const V centred = V::load(x + j) - V(mu);
+            squares = fma(centred, centred, squares);
+        }
+        T rest{0};
+        for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
+        const T variance = (sum(squares) + rest) / static_cast<T>(width);
+        return {mu, T{1} / std::sqrt(variance + eps)};
+    }
+    [[gnu::always_inline]] static inline V normed(const RowMoments& moments, const T* x, const T* gain, const T* bias,
+                                                  std::size_t count) {
+        const V shift = bias == nullptr ? V(0) : load(bias, count);
+        return fma((load(x, count) - V(moments.mean)) * V(moments.inverse), load(gain, count), shift);
+    }
+
     static T row_sum(const T* x, std::size_t width) {
         V sums(0);
         for (std::size_t j = 0; j < width; j += lanes) sums = sums + load(x + j, width - j < lanes ? width - j : lanes);
@@ -27962,7 +29830,29 @@ private:
         }
     }
 
+    /// 2^t to 2^-13: a whole power of two, and a cubic polynomial fitted to 2^r on [0, 1].
+    static V power_narrow(const V& t) {
+        if constexpr (requires { V::fraction(t); }) {
+            return scale_by_power(cubic_power(V::fraction(t)), t);
+        } else {
+            const V held = min(V(126.0f), max(V(-126.0f), t)), power = round(held - V(0.5f));
+            return scale_by_power(cubic_power(held - power), power);
+        }
+    }
+    static V cubic_power(const V& r) {
+        const V slope = fma(fma(V(0.0780245227f), r, V(0.226067155f)), r, V(0.695833541f));
+        return fma(slope, r, V(0.999925219f));
+    }
+    static V reciprocal(const V& x) {
+        if constexpr (requires { V::reciprocal(x); }) {
+            return V::reciprocal(x);
+        } else {
+            return V(1) / x;
+        }
+    }
+
     /// erf(x). Floats by a rational function fitted to erf on [0, 3.95], beyond which erf is 1 to 2.4e-8.
+    template <bool is_narrow = false>
     static V erf(const V& x) {
         if constexpr (requires { V::erf(x); }) {
             return V::erf(x);
@@ -27980,11 +29870,23 @@ private:
             q = fma(q, s, V(0.11455640197f));
             q = fma(q, s, V(0.50308275223f));
             q = fma(q, s, V(1));
-            return z * p / q;
+            if constexpr (is_narrow) {
+                const V inverse = reciprocal(q);
+                return z * p * fma(inverse, fma(V(0) - q, inverse, V(1)), inverse);
+            } else {
+                return z * p / q;
+            }
         }
     }
 
-    static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
+    template <bool is_narrow = false>
+    static V sigmoid(const V& x) {
+        if constexpr (is_narrow) {
+            return reciprocal(V(1) + power_narrow(V(-1.44269504f) * x));
+        } else {
+            return V(1) / (V(1) + exp(V(0) - x));
+        }
+    }
 
     // Every activation here is x times a gate: Φ(x), σ(1.702 x), σ(x), max(0, x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
     static constexpr T root_half = static_cast<T>(0.70710678118654752440);
@@ -27992,15 +29894,22 @@ private:
     static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
 
     static T steepness(Activation activation) { return activation == Activation::silu ? T{1} : quick; }
-    static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
-    static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
+    template <bool is_narrow = false>
+    static V normal_distribution(const V& x) {
+        return V(static_cast<T>(0.5)) * (V(1) + erf<is_narrow>(x * V(root_half)));
+    }
+    template <bool is_narrow = false>
+    static V tanh_gate(const V& x) {
+        return sigmoid<is_narrow>(V(twice_root) * fma(V(cubic) * x * x, x, x));
+    }
 
+    template <bool is_narrow = false>
     [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
         switch (activation) {
-            case Activation::gelu: return x * normal_distribution(x);
+            case Activation::gelu: return x * normal_distribution<is_narrow>(x);
             case Activation::quick_gelu:
-            case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
-            case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::silu: return x * sigmoid<is_narrow>(V(steepness(activation)) * x);
+            case Activation::tanh_gelu: return x * tanh_gate<is_narrow>(x);
             case Activation::relu: return max(V(0), x);
             case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
@@ -28054,7 +29963,8 @@ struct Conversions {
         }
     }
 
-    static void quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+    template <class From>
+    static void quantise(const From* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
         // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
         V low(0), high(0);
         for (std::size_t j = 0; j < size; j += V::lanes) {
@@ -28062,7 +29972,7 @@ struct Conversions {
             low = min(low, value);
             high = max(high, value);
         }
-        const float least = -largest(V(0) - low), range = largest(high) - least;
+        const float least = -VectorKernels<V>::largest(V(0) - low), range = VectorKernels<V>::largest(high) - least;
         scale = range > 0 ? range / 255 : 1;
         const V inverse(1 / scale), shift = round(V(-least) * inverse);
         zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
@@ -28089,6 +29999,38 @@ struct Conversions {
                              float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish) {
         VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, accumulate, finish);
     }
+
+    static void interleave(const bfloat16* first, const bfloat16* second, bfloat16* to, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            V::store_pairs(first + j, second + j, to + 2 * j, size - j < V::lanes ? size - j : V::lanes);
+        }
+    }
+
+    static void transpose_pairs(const bfloat16* from, std::size_t from_stride, std::size_t rows, std::size_t pairs,
+                                bfloat16* to, std::size_t to_stride) {
+        static_assert(2 * sizeof(bfloat16) == sizeof(float));
+        VectorKernels<V>::transpose_bytes(reinterpret_cast<const char*>(from), from_stride / 2, rows, pairs,
+                                          reinterpret_cast<char*>(to), to_stride);
+    }
+
+    static void finish_narrow(const float* product, std::size_t product_stride, std::size_t rows, std::size_t columns,
+                              bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+        const typename VectorKernels<V>::Sums sums{product, product_stride};
+        VectorKernels<V>::finish_product(sums, rows, columns, c, c_stride, false, finish);
+    }
+
+    static void finish_bytes_narrow(const ByteProduct& product, std::size_t tile_columns, std::size_t rows,
+                                    std::size_t columns, bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+        VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, false, finish);
+    }
+
+    static constexpr NarrowRows narrow_rows{.finish = finish_narrow,
+                                            .finish_bytes = finish_bytes_narrow,
+                                            .layer_norm = VectorKernels<V>::layer_norm_narrow,
+                                            .softmax = VectorKernels<V>::softmax_narrow,
+                                            .quantise = quantise<bfloat16>,
+                                            .transpose_pairs = transpose_pairs,
+                                            .interleave = interleave};
 };
 
 inline constexpr KernelSet<float> kernel_set = VectorKernels<Vector>::set("neon");
@@ -28168,7 +30110,7 @@ inline constexpr ReducedKernels reduced_kernels{.pairs = {.rows = 0, .columns = 
                                                 .narrow = Conversions<Vector>::narrow,
                                                 .narrow_pairs = Conversions<Vector>::narrow_pairs,
                                                 .bytes = OffsetTile<TileKernels<WideningBytes>>::kernel,
-                                                .quantise = Conversions<Vector>::quantise,
+                                                .quantise = Conversions<Vector>::quantise<float>,
                                                 .finish_bytes = Conversions<Vector>::finish_bytes};
 
 }  // namespace tandem::inline TANDEM_ABI::kernels::neon
@@ -28192,26 +30134,8 @@ namespace tandem::inline TANDEM_ABI::kernels::neonbf16 {
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
 // and scale_by_power; for reduced precision also difference_of_products, store_narrow, store_narrow_pairs
-// and store_bytes.
-
-// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
-template <class V>
-typename V::element sum(const V& a) {
-    alignas(64) typename V::element lane[V::lanes];
-    a.store(lane);
-    for (std::size_t half = V::lanes / 2; half > 0; half /= 2) {
-        for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
-    }
-    return lane[0];
-}
-template <class V>
-typename V::element largest(const V& a) {
-    alignas(64) typename V::element lane[V::lanes];
-    a.store(lane);
-    typename V::element most = lane[0];
-    for (std::size_t i = 1; i < V::lanes; ++i) most = lane[i] > most ? lane[i] : most;
-    return most;
-}
+// and store_bytes; for rows of bfloat16 between layers load of bfloat16 and store_pairs, and, if it has them, reciprocal, good
+// to 2^-12, and fraction, x above the whole number below it, which scale_by_power then rounds down to.
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
 /// the right one.
@@ -28297,6 +30221,23 @@ struct VectorKernels {
     using T = typename V::element;
     static constexpr std::size_t lanes = V::lanes;
 
+    // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+    static T sum(const V& a) {
+        alignas(64) T lane[lanes];
+        a.store(lane);
+        for (std::size_t half = lanes / 2; half > 0; half /= 2) {
+            for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+        }
+        return lane[0];
+    }
+    static T largest(const V& a) {
+        alignas(64) T lane[lanes];
+        a.store(lane);
+        T most = lane[0];
+        for (std::size_t i = 1; i < lanes; ++i) most = lane[i] > most ? lane[i] : most;
+        return most;
+    }
+
     /// A tile of sums in float or double.
     struct Sums {
         const T* data;
@@ -28312,44 +30253,97 @@ struct VectorKernels {
         finish_product(Sums{product, product_stride}, rows, columns, c, c_stride, accumulate, finish);
     }
 
-    template <class Product>
+    /// Into rows of T, or of bfloat16 with activations as accurate as that; those are not accumulated.
+    template <class Product, class Out>
     [[gnu::always_inline]] static inline void finish_product(const Product& product, std::size_t rows, std::size_t columns,
-                                                             T* c, std::size_t c_stride, bool accumulate,
+                                                             Out* c, std::size_t c_stride, bool accumulate,
                                                              const Finish<T>& finish) {
+        const bool is_plain = !accumulate && finish.scale == nullptr && finish.before == nullptr && finish.factor == nullptr;
+        if (is_plain && columns % (2 * lanes) == 0) {
+            finish_plain(product, rows, columns, c, c_stride, finish);
+            return;
+        }
         for (std::size_t i = 0; i < rows; ++i) {
-            T* const to = c + i * c_stride;
+            Out* const to = c + i * c_stride;
             for (std::size_t j = 0; j < columns; j += lanes) {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
                 V value = product(i, j, count);
-                if (accumulate) value = value + load(to + j, count);
+                if constexpr (std::is_same_v<Out, T>) {
+                    if (accumulate) value = value + load(to + j, count);
+                }
                 if (finish.scale != nullptr) value = value * load(finish.scale + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
-                value = activated(finish.activation, value);
+                value = activated<!std::is_same_v<Out, T>>(finish.activation, value);
                 if (finish.factor != nullptr) value = value * load(finish.factor + i * finish.factor_stride + j, count);
                 if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
-                store(to + j, value, count);
+                store_as(to + j, value, count);
             }
+        }
+    }
+
+    /// What most products get, bias, activation and residual, with nothing to ask in the loop.
+    template <class Product, class Out>
+    [[gnu::always_inline]] static inline void finish_plain(const Product& product, std::size_t rows, std::size_t columns,
+                                                           Out* c, std::size_t c_stride, const Finish<T>& finish) {
+        const auto run = [&]<Activation activation, bool has_residual>() __attribute__((always_inline)) {
+            for (std::size_t j = 0; j < columns; j += 2 * lanes) {
+                const bool has_bias = finish.bias != nullptr;
+                const V first_bias = has_bias ? V::load(finish.bias + j) : V(0);
+                const V second_bias = has_bias ? V::load(finish.bias + j + lanes) : V(0);
+                for (std::size_t i = 0; i < rows; ++i) {
+                    V first = product(i, j, lanes) + first_bias, second = product(i, j + lanes, lanes) + second_bias;
+                    first = activated<!std::is_same_v<Out, T>>(activation, first);
+                    second = activated<!std::is_same_v<Out, T>>(activation, second);
+                    if constexpr (has_residual) {
+                        const T* const residual = finish.residual + i * finish.residual_stride + j;
+                        first = first + V::load(residual);
+                        second = second + V::load(residual + lanes);
+                    }
+                    store_two(c + i * c_stride + j, first, second);
+                }
+            }
+        };
+        const auto with = [&]<Activation activation>() __attribute__((always_inline)) {
+            finish.residual != nullptr ? run.template operator()<activation, true>() : run.template operator()<activation, false>();
+        };
+        switch (finish.activation) {
+            case Activation::gelu: return with.template operator()<Activation::gelu>();
+            case Activation::quick_gelu: return with.template operator()<Activation::quick_gelu>();
+            case Activation::tanh_gelu: return with.template operator()<Activation::tanh_gelu>();
+            case Activation::silu: return with.template operator()<Activation::silu>();
+            case Activation::relu: return with.template operator()<Activation::relu>();
+            case Activation::squared_relu: return with.template operator()<Activation::squared_relu>();
+            case Activation::none: return with.template operator()<Activation::none>();
         }
     }
 
     static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
                           std::size_t to_stride) {
+        transpose_bytes(reinterpret_cast<const char*>(from), from_stride, rows, columns, reinterpret_cast<char*>(to), to_stride);
+    }
+
+    /// Of any elements that are as large as a T; strides count them.
+    static void transpose_bytes(const char* from, std::size_t from_stride, std::size_t rows, std::size_t columns, char* to,
+                                std::size_t to_stride) {
+        constexpr std::size_t size = sizeof(T);
         std::size_t i = 0;
 #if !defined(__CUDACC__)  // nvcc's front end does not know __builtin_shufflevector
         for (; i + lanes <= rows; i += lanes) {
             std::size_t j = 0;
             for (; j + lanes <= columns; j += lanes) {
-                transpose_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride,
-                                std::make_index_sequence<lanes>{});
+                transpose_block(from + (i * from_stride + j) * size, from_stride * size, to + (j * to_stride + i) * size,
+                                to_stride * size, std::make_index_sequence<lanes>{});
             }
             for (; j < columns; ++j) {
-                for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
+                for (std::size_t l = i; l < i + lanes; ++l)
+                    std::memcpy(to + (j * to_stride + l) * size, from + (l * from_stride + j) * size, size);
             }
         }
 #endif
         for (; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+            for (std::size_t j = 0; j < columns; ++j)
+                std::memcpy(to + (j * to_stride + i) * size, from + (i * from_stride + j) * size, size);
         }
     }
 
@@ -28369,25 +30363,25 @@ struct VectorKernels {
 
     static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
                            std::size_t width, T eps) {
-        const std::size_t whole = width / lanes * lanes;
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
-            const T mu = mean == nullptr ? T{0} : row_sum(x, width) / static_cast<T>(width);
-            V squares(0);
-            for (std::size_t j = 0; j < whole; j += lanes) {
-                const V centred = V::load(x + j) - V(mu);
-                squares = fma(centred, centred, squares);
-            }
-            T rest{0};
-            for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
-            const T variance = (sum(squares) + rest) / static_cast<T>(width);
-            const T scale = T{1} / std::sqrt(variance + eps);
+            const RowMoments moments = moments_of(x, width, eps, mean != nullptr);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
-                const V shift = bias == nullptr ? V(0) : load(bias + j, count);
-                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), shift), count);
+                store(y + j, normed(moments, x + j, gain + j, bias == nullptr ? bias : bias + j, count), count);
             }
-            if (mean != nullptr) mean[i] = mu;
-            inverse[i] = scale;
+            if (mean != nullptr) mean[i] = moments.mean;
+            inverse[i] = moments.inverse;
+        }
+    }
+
+    static void layer_norm_narrow(const T* x, const T* gain, const T* bias, bfloat16* y, std::size_t y_stride,
+                                  std::size_t rows, std::size_t width, T eps, bool has_mean) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, y += y_stride) {
+            const RowMoments moments = moments_of(x, width, eps, has_mean);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                normed(moments, x + j, gain + j, bias == nullptr ? bias : bias + j, count).store_narrow(y + j, count);
+            }
         }
     }
 
@@ -28465,6 +30459,42 @@ struct VectorKernels {
         }
     }
 
+    static void softmax_narrow(T* x, std::size_t panel, std::size_t panel_step, std::size_t count, T scale, bfloat16* y) {
+        const auto for_each_vector = [&](const auto& body) {
+            for (std::size_t first = 0; first < count; first += panel, x += panel_step) {
+                const std::size_t last = count - first < panel ? count - first : panel;
+                for (std::size_t j = 0; j < last; j += lanes) body(x + j, first + j, last - j < lanes ? last - j : lanes);
+            }
+            x -= (count + panel - 1) / panel * panel_step;
+        };
+        V peaks(x[0]);  // a lane that holds no element holds this one
+        for_each_vector([&](const T* from, std::size_t, std::size_t here) {
+            if (here == lanes) {
+                peaks = max(peaks, V::load(from));
+            } else {
+                for (std::size_t j = 0; j < here; ++j) peaks = max(peaks, V(from[j]));
+            }
+        });
+        constexpr T per_e = static_cast<T>(1.44269504088896340736);  // 1 / ln(2)
+        const V steep(per_e * scale), peak(-per_e * scale * largest(peaks));
+        V sums(0);
+        T total{0};
+        for_each_vector([&](T* from, std::size_t, std::size_t here) {
+            const V value = power_narrow(fma(steep, load(from, here), peak));
+            store(from, value, here);
+            if (here == lanes) {
+                sums = sums + value;
+            } else {
+                for (std::size_t j = 0; j < here; ++j) total += from[j];
+            }
+        });
+        const V normaliser(T{1} / (sum(sums) + total));
+        for_each_vector([&](const T* from, std::size_t at, std::size_t here) {
+            const V value = load(from, here) * normaliser;
+            value.store_narrow(y + at, here);
+        });
+    }
+
     static void sum_of_products(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
                                 Activation activation, T* y, std::size_t width) {
         std::size_t j = 0;
@@ -28535,7 +30565,7 @@ private:
 #if !defined(__CUDACC__)
     /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
     template <std::size_t... Lane>
-    [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
+    [[gnu::always_inline]] static inline void transpose_block(const char* from, std::size_t from_stride, char* to,
                                                               std::size_t to_stride, std::index_sequence<Lane...>) {
         constexpr std::size_t half = lanes / 2;
         typedef T Row __attribute__((vector_size(lanes * sizeof(T))));
@@ -28565,6 +30595,47 @@ private:
         }
     }
 
+    [[gnu::always_inline]] static inline void store_as(T* to, const V& value, std::size_t count) { store(to, value, count); }
+    [[gnu::always_inline]] static inline void store_two(T* to, const V& first, const V& second) {
+        first.store(to);
+        second.store(to + lanes);
+    }
+    template <class Narrow>
+    [[gnu::always_inline]] static inline void store_as(Narrow* to, const V& value, std::size_t count) {
+        value.store_narrow(to, count);
+    }
+    template <class Narrow>
+    [[gnu::always_inline]] static inline void store_two(Narrow* to, const V& first, const V& second) {
+        if constexpr (requires { V::store_narrow(first, second, to); }) {
+            V::store_narrow(first, second, to);
+        } else {
+            first.store_narrow(to, lanes);
+            second.store_narrow(to + lanes, lanes);
+        }
+    }
+
+    struct RowMoments {
+        T mean, inverse;
+    };
+    [[gnu::always_inline]] static inline RowMoments moments_of(const T* x, std::size_t width, T eps, bool has_mean) {
+        const std::size_t whole = width / lanes * lanes;
+        const T mu = has_mean ? row_sum(x, width) / static_cast<T>(width) : T{0};
+        V squares(0);
+        for (std::size_t j = 0; j < whole; j += lanes) {
+            const V centred = V::load(x + j) - V(mu);
+            squares = fma(centred, centred, squares);
+        }
+        T rest{0};
+        for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
+        const T variance = (sum(squares) + rest) / static_cast<T>(width);
+        return {mu, T{1} / std::sqrt(variance + eps)};
+    }
+    [[gnu::always_inline]] static inline V normed(const RowMoments& moments, const T* x, const T* gain, const T* bias,
+                                                  std::size_t count) {
+        const V shift = bias == nullptr ? V(0) : load(bias, count);
+        return fma((load(x, count) - V(moments.mean)) * V(moments.inverse), load(gain, count), shift);
+    }
+
     static T row_sum(const T* x, std::size_t width) {
         V sums(0);
         for (std::size_t j = 0; j < width; j += lanes) sums = sums + load(x + j, width - j < lanes ? width - j : lanes);
@@ -28591,7 +30662,29 @@ private:
         }
     }
 
+    /// 2^t to 2^-13: a whole power of two, and a cubic polynomial fitted to 2^r on [0, 1].
+    static V power_narrow(const V& t) {
+        if constexpr (requires { V::fraction(t); }) {
+            return scale_by_power(cubic_power(V::fraction(t)), t);
+        } else {
+            const V held = min(V(126.0f), max(V(-126.0f), t)), power = round(held - V(0.5f));
+            return scale_by_power(cubic_power(held - power), power);
+        }
+    }
+    static V cubic_power(const V& r) {
+        const V slope = fma(fma(V(0.0780245227f), r, V(0.226067155f)), r, V(0.695833541f));
+        return fma(slope, r, V(0.999925219f));
+    }
+    static V reciprocal(const V& x) {
+        if constexpr (requires { V::reciprocal(x); }) {
+            return V::reciprocal(x);
+        } else {
+            return V(1) / x;
+        }
+    }
+
     /// erf(x). Floats by a rational function fitted to erf on [0, 3.95], beyond which erf is 1 to 2.4e-8.
+    template <bool is_narrow = false>
     static V erf(const V& x) {
         if constexpr (requires { V::erf(x); }) {
             return V::erf(x);
@@ -28609,11 +30702,23 @@ private:
             q = fma(q, s, V(0.11455640197f));
             q = fma(q, s, V(0.50308275223f));
             q = fma(q, s, V(1));
-            return z * p / q;
+            if constexpr (is_narrow) {
+                const V inverse = reciprocal(q);
+                return z * p * fma(inverse, fma(V(0) - q, inverse, V(1)), inverse);
+            } else {
+                return z * p / q;
+            }
         }
     }
 
-    static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
+    template <bool is_narrow = false>
+    static V sigmoid(const V& x) {
+        if constexpr (is_narrow) {
+            return reciprocal(V(1) + power_narrow(V(-1.44269504f) * x));
+        } else {
+            return V(1) / (V(1) + exp(V(0) - x));
+        }
+    }
 
     // Every activation here is x times a gate: Φ(x), σ(1.702 x), σ(x), max(0, x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
     static constexpr T root_half = static_cast<T>(0.70710678118654752440);
@@ -28621,15 +30726,22 @@ private:
     static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
 
     static T steepness(Activation activation) { return activation == Activation::silu ? T{1} : quick; }
-    static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
-    static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
+    template <bool is_narrow = false>
+    static V normal_distribution(const V& x) {
+        return V(static_cast<T>(0.5)) * (V(1) + erf<is_narrow>(x * V(root_half)));
+    }
+    template <bool is_narrow = false>
+    static V tanh_gate(const V& x) {
+        return sigmoid<is_narrow>(V(twice_root) * fma(V(cubic) * x * x, x, x));
+    }
 
+    template <bool is_narrow = false>
     [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
         switch (activation) {
-            case Activation::gelu: return x * normal_distribution(x);
+            case Activation::gelu: return x * normal_distribution<is_narrow>(x);
             case Activation::quick_gelu:
-            case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
-            case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::silu: return x * sigmoid<is_narrow>(V(steepness(activation)) * x);
+            case Activation::tanh_gelu: return x * tanh_gate<is_narrow>(x);
             case Activation::relu: return max(V(0), x);
             case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
@@ -28683,7 +30795,8 @@ struct Conversions {
         }
     }
 
-    static void quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+    template <class From>
+    static void quantise(const From* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
         // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
         V low(0), high(0);
         for (std::size_t j = 0; j < size; j += V::lanes) {
@@ -28691,7 +30804,7 @@ struct Conversions {
             low = min(low, value);
             high = max(high, value);
         }
-        const float least = -largest(V(0) - low), range = largest(high) - least;
+        const float least = -VectorKernels<V>::largest(V(0) - low), range = VectorKernels<V>::largest(high) - least;
         scale = range > 0 ? range / 255 : 1;
         const V inverse(1 / scale), shift = round(V(-least) * inverse);
         zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
@@ -28718,6 +30831,38 @@ struct Conversions {
                              float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish) {
         VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, accumulate, finish);
     }
+
+    static void interleave(const bfloat16* first, const bfloat16* second, bfloat16* to, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            V::store_pairs(first + j, second + j, to + 2 * j, size - j < V::lanes ? size - j : V::lanes);
+        }
+    }
+
+    static void transpose_pairs(const bfloat16* from, std::size_t from_stride, std::size_t rows, std::size_t pairs,
+                                bfloat16* to, std::size_t to_stride) {
+        static_assert(2 * sizeof(bfloat16) == sizeof(float));
+        VectorKernels<V>::transpose_bytes(reinterpret_cast<const char*>(from), from_stride / 2, rows, pairs,
+                                          reinterpret_cast<char*>(to), to_stride);
+    }
+
+    static void finish_narrow(const float* product, std::size_t product_stride, std::size_t rows, std::size_t columns,
+                              bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+        const typename VectorKernels<V>::Sums sums{product, product_stride};
+        VectorKernels<V>::finish_product(sums, rows, columns, c, c_stride, false, finish);
+    }
+
+    static void finish_bytes_narrow(const ByteProduct& product, std::size_t tile_columns, std::size_t rows,
+                                    std::size_t columns, bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+        VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, false, finish);
+    }
+
+    static constexpr NarrowRows narrow_rows{.finish = finish_narrow,
+                                            .finish_bytes = finish_bytes_narrow,
+                                            .layer_norm = VectorKernels<V>::layer_norm_narrow,
+                                            .softmax = VectorKernels<V>::softmax_narrow,
+                                            .quantise = quantise<bfloat16>,
+                                            .transpose_pairs = transpose_pairs,
+                                            .interleave = interleave};
 };
 
 /// Pairs of bfloat16, summed in float32; subnormal inputs and results count as zero, and sums round to odd unless the
@@ -28767,26 +30912,8 @@ namespace tandem::inline TANDEM_ABI::kernels::neondot {
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
 // and scale_by_power; for reduced precision also difference_of_products, store_narrow, store_narrow_pairs
-// and store_bytes.
-
-// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
-template <class V>
-typename V::element sum(const V& a) {
-    alignas(64) typename V::element lane[V::lanes];
-    a.store(lane);
-    for (std::size_t half = V::lanes / 2; half > 0; half /= 2) {
-        for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
-    }
-    return lane[0];
-}
-template <class V>
-typename V::element largest(const V& a) {
-    alignas(64) typename V::element lane[V::lanes];
-    a.store(lane);
-    typename V::element most = lane[0];
-    for (std::size_t i = 1; i < V::lanes; ++i) most = lane[i] > most ? lane[i] : most;
-    return most;
-}
+// and store_bytes; for rows of bfloat16 between layers load of bfloat16 and store_pairs, and, if it has them, reciprocal, good
+// to 2^-12, and fraction, x above the whole number below it, which scale_by_power then rounds down to.
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
 /// the right one.
@@ -28872,6 +30999,23 @@ struct VectorKernels {
     using T = typename V::element;
     static constexpr std::size_t lanes = V::lanes;
 
+    // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+    static T sum(const V& a) {
+        alignas(64) T lane[lanes];
+        a.store(lane);
+        for (std::size_t half = lanes / 2; half > 0; half /= 2) {
+            for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+        }
+        return lane[0];
+    }
+    static T largest(const V& a) {
+        alignas(64) T lane[lanes];
+        a.store(lane);
+        T most = lane[0];
+        for (std::size_t i = 1; i < lanes; ++i) most = lane[i] > most ? lane[i] : most;
+        return most;
+    }
+
     /// A tile of sums in float or double.
     struct Sums {
         const T* data;
@@ -28887,44 +31031,97 @@ struct VectorKernels {
         finish_product(Sums{product, product_stride}, rows, columns, c, c_stride, accumulate, finish);
     }
 
-    template <class Product>
+    /// Into rows of T, or of bfloat16 with activations as accurate as that; those are not accumulated.
+    template <class Product, class Out>
     [[gnu::always_inline]] static inline void finish_product(const Product& product, std::size_t rows, std::size_t columns,
-                                                             T* c, std::size_t c_stride, bool accumulate,
+                                                             Out* c, std::size_t c_stride, bool accumulate,
                                                              const Finish<T>& finish) {
+        const bool is_plain = !accumulate && finish.scale == nullptr && finish.before == nullptr && finish.factor == nullptr;
+        if (is_plain && columns % (2 * lanes) == 0) {
+            finish_plain(product, rows, columns, c, c_stride, finish);
+            return;
+        }
         for (std::size_t i = 0; i < rows; ++i) {
-            T* const to = c + i * c_stride;
+            Out* const to = c + i * c_stride;
             for (std::size_t j = 0; j < columns; j += lanes) {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
                 V value = product(i, j, count);
-                if (accumulate) value = value + load(to + j, count);
+                if constexpr (std::is_same_v<Out, T>) {
+                    if (accumulate) value = value + load(to + j, count);
+                }
                 if (finish.scale != nullptr) value = value * load(finish.scale + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
-                value = activated(finish.activation, value);
+                value = activated<!std::is_same_v<Out, T>>(finish.activation, value);
                 if (finish.factor != nullptr) value = value * load(finish.factor + i * finish.factor_stride + j, count);
                 if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
-                store(to + j, value, count);
+                store_as(to + j, value, count);
             }
+        }
+    }
+
+    /// What most products get, bias, activation and residual, with nothing to ask in the loop.
+    template <class Product, class Out>
+    [[gnu::always_inline]] static inline void finish_plain(const Product& product, std::size_t rows, std::size_t columns,
+                                                           Out* c, std::size_t c_stride, const Finish<T>& finish) {
+        const auto run = [&]<Activation activation, bool has_residual>() __attribute__((always_inline)) {
+            for (std::size_t j = 0; j < columns; j += 2 * lanes) {
+                const bool has_bias = finish.bias != nullptr;
+                const V first_bias = has_bias ? V::load(finish.bias + j) : V(0);
+                const V second_bias = has_bias ? V::load(finish.bias + j + lanes) : V(0);
+                for (std::size_t i = 0; i < rows; ++i) {
+                    V first = product(i, j, lanes) + first_bias, second = product(i, j + lanes, lanes) + second_bias;
+                    first = activated<!std::is_same_v<Out, T>>(activation, first);
+                    second = activated<!std::is_same_v<Out, T>>(activation, second);
+                    if constexpr (has_residual) {
+                        const T* const residual = finish.residual + i * finish.residual_stride + j;
+                        first = first + V::load(residual);
+                        second = second + V::load(residual + lanes);
+                    }
+                    store_two(c + i * c_stride + j, first, second);
+                }
+            }
+        };
+        const auto with = [&]<Activation activation>() __attribute__((always_inline)) {
+            finish.residual != nullptr ? run.template operator()<activation, true>() : run.template operator()<activation, false>();
+        };
+        switch (finish.activation) {
+            case Activation::gelu: return with.template operator()<Activation::gelu>();
+            case Activation::quick_gelu: return with.template operator()<Activation::quick_gelu>();
+            case Activation::tanh_gelu: return with.template operator()<Activation::tanh_gelu>();
+            case Activation::silu: return with.template operator()<Activation::silu>();
+            case Activation::relu: return with.template operator()<Activation::relu>();
+            case Activation::squared_relu: return with.template operator()<Activation::squared_relu>();
+            case Activation::none: return with.template operator()<Activation::none>();
         }
     }
 
     static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
                           std::size_t to_stride) {
+        transpose_bytes(reinterpret_cast<const char*>(from), from_stride, rows, columns, reinterpret_cast<char*>(to), to_stride);
+    }
+
+    /// Of any elements that are as large as a T; strides count them.
+    static void transpose_bytes(const char* from, std::size_t from_stride, std::size_t rows, std::size_t columns, char* to,
+                                std::size_t to_stride) {
+        constexpr std::size_t size = sizeof(T);
         std::size_t i = 0;
 #if !defined(__CUDACC__)  // nvcc's front end does not know __builtin_shufflevector
         for (; i + lanes <= rows; i += lanes) {
             std::size_t j = 0;
             for (; j + lanes <= columns; j += lanes) {
-                transpose_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride,
-                                std::make_index_sequence<lanes>{});
+                transpose_block(from + (i * from_stride + j) * size, from_stride * size, to + (j * to_stride + i) * size,
+                                to_stride * size, std::make_index_sequence<lanes>{});
             }
             for (; j < columns; ++j) {
-                for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
+                for (std::size_t l = i; l < i + lanes; ++l)
+                    std::memcpy(to + (j * to_stride + l) * size, from + (l * from_stride + j) * size, size);
             }
         }
 #endif
         for (; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+            for (std::size_t j = 0; j < columns; ++j)
+                std::memcpy(to + (j * to_stride + i) * size, from + (i * from_stride + j) * size, size);
         }
     }
 
@@ -28944,25 +31141,25 @@ struct VectorKernels {
 
     static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
                            std::size_t width, T eps) {
-        const std::size_t whole = width / lanes * lanes;
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
-            const T mu = mean == nullptr ? T{0} : row_sum(x, width) / static_cast<T>(width);
-            V squares(0);
-            for (std::size_t j = 0; j < whole; j += lanes) {
-                const V centred = V::load(x + j) - V(mu);
-                squares = fma(centred, centred, squares);
-            }
-            T rest{0};
-            for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
-            const T variance = (sum(squares) + rest) / static_cast<T>(width);
-            const T scale = T{1} / std::sqrt(variance + eps);
+            const RowMoments moments = moments_of(x, width, eps, mean != nullptr);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
-                const V shift = bias == nullptr ? V(0) : load(bias + j, count);
-                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), shift), count);
+                store(y + j, normed(moments, x + j, gain + j, bias == nullptr ? bias : bias + j, count), count);
             }
-            if (mean != nullptr) mean[i] = mu;
-            inverse[i] = scale;
+            if (mean != nullptr) mean[i] = moments.mean;
+            inverse[i] = moments.inverse;
+        }
+    }
+
+    static void layer_norm_narrow(const T* x, const T* gain, const T* bias, bfloat16* y, std::size_t y_stride,
+                                  std::size_t rows, std::size_t width, T eps, bool has_mean) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, y += y_stride) {
+            const RowMoments moments = moments_of(x, width, eps, has_mean);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                normed(moments, x + j, gain + j, bias == nullptr ? bias : bias + j, count).store_narrow(y + j, count);
+            }
         }
     }
 
@@ -29040,6 +31237,42 @@ struct VectorKernels {
         }
     }
 
+    static void softmax_narrow(T* x, std::size_t panel, std::size_t panel_step, std::size_t count, T scale, bfloat16* y) {
+        const auto for_each_vector = [&](const auto& body) {
+            for (std::size_t first = 0; first < count; first += panel, x += panel_step) {
+                const std::size_t last = count - first < panel ? count - first : panel;
+                for (std::size_t j = 0; j < last; j += lanes) body(x + j, first + j, last - j < lanes ? last - j : lanes);
+            }
+            x -= (count + panel - 1) / panel * panel_step;
+        };
+        V peaks(x[0]);  // a lane that holds no element holds this one
+        for_each_vector([&](const T* from, std::size_t, std::size_t here) {
+            if (here == lanes) {
+                peaks = max(peaks, V::load(from));
+            } else {
+                for (std::size_t j = 0; j < here; ++j) peaks = max(peaks, V(from[j]));
+            }
+        });
+        constexpr T per_e = static_cast<T>(1.44269504088896340736);  // 1 / ln(2)
+        const V steep(per_e * scale), peak(-per_e * scale * largest(peaks));
+        V sums(0);
+        T total{0};
+        for_each_vector([&](T* from, std::size_t, std::size_t here) {
+            const V value = power_narrow(fma(steep, load(from, here), peak));
+            store(from, value, here);
+            if (here == lanes) {
+                sums = sums + value;
+            } else {
+                for (std::size_t j = 0; j < here; ++j) total += from[j];
+            }
+        });
+        const V normaliser(T{1} / (sum(sums) + total));
+        for_each_vector([&](const T* from, std::size_t at, std::size_t here) {
+            const V value = load(from, here) * normaliser;
+            value.store_narrow(y + at, here);
+        });
+    }
+
     static void sum_of_products(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
                                 Activation activation, T* y, std::size_t width) {
         std::size_t j = 0;
@@ -29110,7 +31343,7 @@ private:
 #if !defined(__CUDACC__)
     /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
     template <std::size_t... Lane>
-    [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
+    [[gnu::always_inline]] static inline void transpose_block(const char* from, std::size_t from_stride, char* to,
                                                               std::size_t to_stride, std::index_sequence<Lane...>) {
         constexpr std::size_t half = lanes / 2;
         typedef T Row __attribute__((vector_size(lanes * sizeof(T))));
@@ -29140,6 +31373,47 @@ private:
         }
     }
 
+    [[gnu::always_inline]] static inline void store_as(T* to, const V& value, std::size_t count) { store(to, value, count); }
+    [[gnu::always_inline]] static inline void store_two(T* to, const V& first, const V& second) {
+        first.store(to);
+        second.store(to + lanes);
+    }
+    template <class Narrow>
+    [[gnu::always_inline]] static inline void store_as(Narrow* to, const V& value, std::size_t count) {
+        value.store_narrow(to, count);
+    }
+    template <class Narrow>
+    [[gnu::always_inline]] static inline void store_two(Narrow* to, const V& first, const V& second) {
+        if constexpr (requires { V::store_narrow(first, second, to); }) {
+            V::store_narrow(first, second, to);
+        } else {
+            first.store_narrow(to, lanes);
+            second.store_narrow(to + lanes, lanes);
+        }
+    }
+
+    struct RowMoments {
+        T mean, inverse;
+    };
+    [[gnu::always_inline]] static inline RowMoments moments_of(const T* x, std::size_t width, T eps, bool has_mean) {
+        const std::size_t whole = width / lanes * lanes;
+        const T mu = has_mean ? row_sum(x, width) / static_cast<T>(width) : T{0};
+        V squares(0);
+        for (std::size_t j = 0; j < whole; j += lanes) {
+            const V centred = V::load(x + j) - V(mu);
+            squares = fma(centred, centred, squares);
+        }
+        T rest{0};
+        for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
+        const T variance = (sum(squares) + rest) / static_cast<T>(width);
+        return {mu, T{1} / std::sqrt(variance + eps)};
+    }
+    [[gnu::always_inline]] static inline V normed(const RowMoments& moments, const T* x, const T* gain, const T* bias,
+                                                  std::size_t count) {
+        const V shift = bias == nullptr ? V(0) : load(bias, count);
+        return fma((load(x, count) - V(moments.mean)) * V(moments.inverse), load(gain, count), shift);
+    }
+
     static T row_sum(const T* x, std::size_t width) {
         V sums(0);
         for (std::size_t j = 0; j < width; j += lanes) sums = sums + load(x + j, width - j < lanes ? width - j : lanes);
@@ -29166,7 +31440,29 @@ private:
         }
     }
 
+    /// 2^t to 2^-13: a whole power of two, and a cubic polynomial fitted to 2^r on [0, 1].
+    static V power_narrow(const V& t) {
+        if constexpr (requires { V::fraction(t); }) {
+            return scale_by_power(cubic_power(V::fraction(t)), t);
+        } else {
+            const V held = min(V(126.0f), max(V(-126.0f), t)), power = round(held - V(0.5f));
+            return scale_by_power(cubic_power(held - power), power);
+        }
+    }
+    static V cubic_power(const V& r) {
+        const V slope = fma(fma(V(0.0780245227f), r, V(0.226067155f)), r, V(0.695833541f));
+        return fma(slope, r, V(0.999925219f));
+    }
+    static V reciprocal(const V& x) {
+        if constexpr (requires { V::reciprocal(x); }) {
+            return V::reciprocal(x);
+        } else {
+            return V(1) / x;
+        }
+    }
+
     /// erf(x). Floats by a rational function fitted to erf on [0, 3.95], beyond which erf is 1 to 2.4e-8.
+    template <bool is_narrow = false>
     static V erf(const V& x) {
         if constexpr (requires { V::erf(x); }) {
             return V::erf(x);
@@ -29184,11 +31480,23 @@ private:
             q = fma(q, s, V(0.11455640197f));
             q = fma(q, s, V(0.50308275223f));
             q = fma(q, s, V(1));
-            return z * p / q;
+            if constexpr (is_narrow) {
+                const V inverse = reciprocal(q);
+                return z * p * fma(inverse, fma(V(0) - q, inverse, V(1)), inverse);
+            } else {
+                return z * p / q;
+            }
         }
     }
 
-    static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
+    template <bool is_narrow = false>
+    static V sigmoid(const V& x) {
+        if constexpr (is_narrow) {
+            return reciprocal(V(1) + power_narrow(V(-1.44269504f) * x));
+        } else {
+            return V(1) / (V(1) + exp(V(0) - x));
+        }
+    }
 
     // Every activation here is x times a gate: Φ(x), σ(1.702 x), σ(x), max(0, x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
     static constexpr T root_half = static_cast<T>(0.70710678118654752440);
@@ -29196,15 +31504,22 @@ private:
     static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
 
     static T steepness(Activation activation) { return activation == Activation::silu ? T{1} : quick; }
-    static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
-    static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
+    template <bool is_narrow = false>
+    static V normal_distribution(const V& x) {
+        return V(static_cast<T>(0.5)) * (V(1) + erf<is_narrow>(x * V(root_half)));
+    }
+    template <bool is_narrow = false>
+    static V tanh_gate(const V& x) {
+        return sigmoid<is_narrow>(V(twice_root) * fma(V(cubic) * x * x, x, x));
+    }
 
+    template <bool is_narrow = false>
     [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
         switch (activation) {
-            case Activation::gelu: return x * normal_distribution(x);
+            case Activation::gelu: return x * normal_distribution<is_narrow>(x);
             case Activation::quick_gelu:
-            case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
-            case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::silu: return x * sigmoid<is_narrow>(V(steepness(activation)) * x);
+            case Activation::tanh_gelu: return x * tanh_gate<is_narrow>(x);
             case Activation::relu: return max(V(0), x);
             case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
@@ -29258,7 +31573,8 @@ struct Conversions {
         }
     }
 
-    static void quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+    template <class From>
+    static void quantise(const From* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
         // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
         V low(0), high(0);
         for (std::size_t j = 0; j < size; j += V::lanes) {
@@ -29266,7 +31582,7 @@ struct Conversions {
             low = min(low, value);
             high = max(high, value);
         }
-        const float least = -largest(V(0) - low), range = largest(high) - least;
+        const float least = -VectorKernels<V>::largest(V(0) - low), range = VectorKernels<V>::largest(high) - least;
         scale = range > 0 ? range / 255 : 1;
         const V inverse(1 / scale), shift = round(V(-least) * inverse);
         zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
@@ -29293,6 +31609,38 @@ struct Conversions {
                              float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish) {
         VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, accumulate, finish);
     }
+
+    static void interleave(const bfloat16* first, const bfloat16* second, bfloat16* to, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            V::store_pairs(first + j, second + j, to + 2 * j, size - j < V::lanes ? size - j : V::lanes);
+        }
+    }
+
+    static void transpose_pairs(const bfloat16* from, std::size_t from_stride, std::size_t rows, std::size_t pairs,
+                                bfloat16* to, std::size_t to_stride) {
+        static_assert(2 * sizeof(bfloat16) == sizeof(float));
+        VectorKernels<V>::transpose_bytes(reinterpret_cast<const char*>(from), from_stride / 2, rows, pairs,
+                                          reinterpret_cast<char*>(to), to_stride);
+    }
+
+    static void finish_narrow(const float* product, std::size_t product_stride, std::size_t rows, std::size_t columns,
+                              bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+        const typename VectorKernels<V>::Sums sums{product, product_stride};
+        VectorKernels<V>::finish_product(sums, rows, columns, c, c_stride, false, finish);
+    }
+
+    static void finish_bytes_narrow(const ByteProduct& product, std::size_t tile_columns, std::size_t rows,
+                                    std::size_t columns, bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+        VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, false, finish);
+    }
+
+    static constexpr NarrowRows narrow_rows{.finish = finish_narrow,
+                                            .finish_bytes = finish_bytes_narrow,
+                                            .layer_norm = VectorKernels<V>::layer_norm_narrow,
+                                            .softmax = VectorKernels<V>::softmax_narrow,
+                                            .quantise = quantise<bfloat16>,
+                                            .transpose_pairs = transpose_pairs,
+                                            .interleave = interleave};
 };
 
 struct SignedDot {
@@ -29337,26 +31685,8 @@ namespace tandem::inline TANDEM_ABI::kernels::neoni8mm {
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
 // and scale_by_power; for reduced precision also difference_of_products, store_narrow, store_narrow_pairs
-// and store_bytes.
-
-// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
-template <class V>
-typename V::element sum(const V& a) {
-    alignas(64) typename V::element lane[V::lanes];
-    a.store(lane);
-    for (std::size_t half = V::lanes / 2; half > 0; half /= 2) {
-        for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
-    }
-    return lane[0];
-}
-template <class V>
-typename V::element largest(const V& a) {
-    alignas(64) typename V::element lane[V::lanes];
-    a.store(lane);
-    typename V::element most = lane[0];
-    for (std::size_t i = 1; i < V::lanes; ++i) most = lane[i] > most ? lane[i] : most;
-    return most;
-}
+// and store_bytes; for rows of bfloat16 between layers load of bfloat16 and store_pairs, and, if it has them, reciprocal, good
+// to 2^-12, and fraction, x above the whole number below it, which scale_by_power then rounds down to.
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
 /// the right one.
@@ -29442,6 +31772,23 @@ struct VectorKernels {
     using T = typename V::element;
     static constexpr std::size_t lanes = V::lanes;
 
+    // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+    static T sum(const V& a) {
+        alignas(64) T lane[lanes];
+        a.store(lane);
+        for (std::size_t half = lanes / 2; half > 0; half /= 2) {
+            for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+        }
+        return lane[0];
+    }
+    static T largest(const V& a) {
+        alignas(64) T lane[lanes];
+        a.store(lane);
+        T most = lane[0];
+        for (std::size_t i = 1; i < lanes; ++i) most = lane[i] > most ? lane[i] : most;
+        return most;
+    }
+
     /// A tile of sums in float or double.
     struct Sums {
         const T* data;
@@ -29457,44 +31804,97 @@ struct VectorKernels {
         finish_product(Sums{product, product_stride}, rows, columns, c, c_stride, accumulate, finish);
     }
 
-    template <class Product>
+    /// Into rows of T, or of bfloat16 with activations as accurate as that; those are not accumulated.
+    template <class Product, class Out>
     [[gnu::always_inline]] static inline void finish_product(const Product& product, std::size_t rows, std::size_t columns,
-                                                             T* c, std::size_t c_stride, bool accumulate,
+                                                             Out* c, std::size_t c_stride, bool accumulate,
                                                              const Finish<T>& finish) {
+        const bool is_plain = !accumulate && finish.scale == nullptr && finish.before == nullptr && finish.factor == nullptr;
+        if (is_plain && columns % (2 * lanes) == 0) {
+            finish_plain(product, rows, columns, c, c_stride, finish);
+            return;
+        }
         for (std::size_t i = 0; i < rows; ++i) {
-            T* const to = c + i * c_stride;
+            Out* const to = c + i * c_stride;
             for (std::size_t j = 0; j < columns; j += lanes) {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
                 V value = product(i, j, count);
-                if (accumulate) value = value + load(to + j, count);
+                if constexpr (std::is_same_v<Out, T>) {
+                    if (accumulate) value = value + load(to + j, count);
+                }
                 if (finish.scale != nullptr) value = value * load(finish.scale + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
-                value = activated(finish.activation, value);
+                value = activated<!std::is_same_v<Out, T>>(finish.activation, value);
                 if (finish.factor != nullptr) value = value * load(finish.factor + i * finish.factor_stride + j, count);
                 if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
-                store(to + j, value, count);
+                store_as(to + j, value, count);
             }
+        }
+    }
+
+    /// What most products get, bias, activation and residual, with nothing to ask in the loop.
+    template <class Product, class Out>
+    [[gnu::always_inline]] static inline void finish_plain(const Product& product, std::size_t rows, std::size_t columns,
+                                                           Out* c, std::size_t c_stride, const Finish<T>& finish) {
+        const auto run = [&]<Activation activation, bool has_residual>() __attribute__((always_inline)) {
+            for (std::size_t j = 0; j < columns; j += 2 * lanes) {
+                const bool has_bias = finish.bias != nullptr;
+                const V first_bias = has_bias ? V::load(finish.bias + j) : V(0);
+                const V second_bias = has_bias ? V::load(finish.bias + j + lanes) : V(0);
+                for (std::size_t i = 0; i < rows; ++i) {
+                    V first = product(i, j, lanes) + first_bias, second = product(i, j + lanes, lanes) + second_bias;
+                    first = activated<!std::is_same_v<Out, T>>(activation, first);
+                    second = activated<!std::is_same_v<Out, T>>(activation, second);
+                    if constexpr (has_residual) {
+                        const T* const residual = finish.residual + i * finish.residual_stride + j;
+                        first = first + V::load(residual);
+                        second = second + V::load(residual + lanes);
+                    }
+                    store_two(c + i * c_stride + j, first, second);
+                }
+            }
+        };
+        const auto with = [&]<Activation activation>() __attribute__((always_inline)) {
+            finish.residual != nullptr ? run.template operator()<activation, true>() : run.template operator()<activation, false>();
+        };
+        switch (finish.activation) {
+            case Activation::gelu: return with.template operator()<Activation::gelu>();
+            case Activation::quick_gelu: return with.template operator()<Activation::quick_gelu>();
+            case Activation::tanh_gelu: return with.template operator()<Activation::tanh_gelu>();
+            case Activation::silu: return with.template operator()<Activation::silu>();
+            case Activation::relu: return with.template operator()<Activation::relu>();
+            case Activation::squared_relu: return with.template operator()<Activation::squared_relu>();
+            case Activation::none: return with.template operator()<Activation::none>();
         }
     }
 
     static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
                           std::size_t to_stride) {
+        transpose_bytes(reinterpret_cast<const char*>(from), from_stride, rows, columns, reinterpret_cast<char*>(to), to_stride);
+    }
+
+    /// Of any elements that are as large as a T; strides count them.
+    static void transpose_bytes(const char* from, std::size_t from_stride, std::size_t rows, std::size_t columns, char* to,
+                                std::size_t to_stride) {
+        constexpr std::size_t size = sizeof(T);
         std::size_t i = 0;
 #if !defined(__CUDACC__)  // nvcc's front end does not know __builtin_shufflevector
         for (; i + lanes <= rows; i += lanes) {
             std::size_t j = 0;
             for (; j + lanes <= columns; j += lanes) {
-                transpose_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride,
-                                std::make_index_sequence<lanes>{});
+                transpose_block(from + (i * from_stride + j) * size, from_stride * size, to + (j * to_stride + i) * size,
+                                to_stride * size, std::make_index_sequence<lanes>{});
             }
             for (; j < columns; ++j) {
-                for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
+                for (std::size_t l = i; l < i + lanes; ++l)
+                    std::memcpy(to + (j * to_stride + l) * size, from + (l * from_stride + j) * size, size);
             }
         }
 #endif
         for (; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+            for (std::size_t j = 0; j < columns; ++j)
+                std::memcpy(to + (j * to_stride + i) * size, from + (i * from_stride + j) * size, size);
         }
     }
 
@@ -29514,25 +31914,25 @@ struct VectorKernels {
 
     static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
                            std::size_t width, T eps) {
-        const std::size_t whole = width / lanes * lanes;
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
-            const T mu = mean == nullptr ? T{0} : row_sum(x, width) / static_cast<T>(width);
-            V squares(0);
-            for (std::size_t j = 0; j < whole; j += lanes) {
-                const V centred = V::load(x + j) - V(mu);
-                squares = fma(centred, centred, squares);
-            }
-            T rest{0};
-            for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
-            const T variance = (sum(squares) + rest) / static_cast<T>(width);
-            const T scale = T{1} / std::sqrt(variance + eps);
+            const RowMoments moments = moments_of(x, width, eps, mean != nullptr);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
-                const V shift = bias == nullptr ? V(0) : load(bias + j, count);
-                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), shift), count);
+                store(y + j, normed(moments, x + j, gain + j, bias == nullptr ? bias : bias + j, count), count);
             }
-            if (mean != nullptr) mean[i] = mu;
-            inverse[i] = scale;
+            if (mean != nullptr) mean[i] = moments.mean;
+            inverse[i] = moments.inverse;
+        }
+    }
+
+    static void layer_norm_narrow(const T* x, const T* gain, const T* bias, bfloat16* y, std::size_t y_stride,
+                                  std::size_t rows, std::size_t width, T eps, bool has_mean) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, y += y_stride) {
+            const RowMoments moments = moments_of(x, width, eps, has_mean);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                normed(moments, x + j, gain + j, bias == nullptr ? bias : bias + j, count).store_narrow(y + j, count);
+            }
         }
     }
 
@@ -29610,6 +32010,42 @@ struct VectorKernels {
         }
     }
 
+    static void softmax_narrow(T* x, std::size_t panel, std::size_t panel_step, std::size_t count, T scale, bfloat16* y) {
+        const auto for_each_vector = [&](const auto& body) {
+            for (std::size_t first = 0; first < count; first += panel, x += panel_step) {
+                const std::size_t last = count - first < panel ? count - first : panel;
+                for (std::size_t j = 0; j < last; j += lanes) body(x + j, first + j, last - j < lanes ? last - j : lanes);
+            }
+            x -= (count + panel - 1) / panel * panel_step;
+        };
+        V peaks(x[0]);  // a lane that holds no element holds this one
+        for_each_vector([&](const T* from, std::size_t, std::size_t here) {
+            if (here == lanes) {
+                peaks = max(peaks, V::load(from));
+            } else {
+                for (std::size_t j = 0; j < here; ++j) peaks = max(peaks, V(from[j]));
+            }
+        });
+        constexpr T per_e = static_cast<T>(1.44269504088896340736);  // 1 / ln(2)
+        const V steep(per_e * scale), peak(-per_e * scale * largest(peaks));
+        V sums(0);
+        T total{0};
+        for_each_vector([&](T* from, std::size_t, std::size_t here) {
+            const V value = power_narrow(fma(steep, load(from, here), peak));
+            store(from, value, here);
+            if (here == lanes) {
+                sums = sums + value;
+            } else {
+                for (std::size_t j = 0; j < here; ++j) total += from[j];
+            }
+        });
+        const V normaliser(T{1} / (sum(sums) + total));
+        for_each_vector([&](const T* from, std::size_t at, std::size_t here) {
+            const V value = load(from, here) * normaliser;
+            value.store_narrow(y + at, here);
+        });
+    }
+
     static void sum_of_products(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
                                 Activation activation, T* y, std::size_t width) {
         std::size_t j = 0;
@@ -29680,7 +32116,7 @@ private:
 #if !defined(__CUDACC__)
     /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
     template <std::size_t... Lane>
-    [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
+    [[gnu::always_inline]] static inline void transpose_block(const char* from, std::size_t from_stride, char* to,
                                                               std::size_t to_stride, std::index_sequence<Lane...>) {
         constexpr std::size_t half = lanes / 2;
         typedef T Row __attribute__((vector_size(lanes * sizeof(T))));
@@ -29710,6 +32146,47 @@ private:
         }
     }
 
+    [[gnu::always_inline]] static inline void store_as(T* to, const V& value, std::size_t count) { store(to, value, count); }
+    [[gnu::always_inline]] static inline void store_two(T* to, const V& first, const V& second) {
+        first.store(to);
+        second.store(to + lanes);
+    }
+    template <class Narrow>
+    [[gnu::always_inline]] static inline void store_as(Narrow* to, const V& value, std::size_t count) {
+        value.store_narrow(to, count);
+    }
+    template <class Narrow>
+    [[gnu::always_inline]] static inline void store_two(Narrow* to, const V& first, const V& second) {
+        if constexpr (requires { V::store_narrow(first, second, to); }) {
+            V::store_narrow(first, second, to);
+        } else {
+            first.store_narrow(to, lanes);
+            second.store_narrow(to + lanes, lanes);
+        }
+    }
+
+    struct RowMoments {
+        T mean, inverse;
+    };
+    [[gnu::always_inline]] static inline RowMoments moments_of(const T* x, std::size_t width, T eps, bool has_mean) {
+        const std::size_t whole = width / lanes * lanes;
+        const T mu = has_mean ? row_sum(x, width) / static_cast<T>(width) : T{0};
+        V squares(0);
+        for (std::size_t j = 0; j < whole; j += lanes) {
+            const V centred = V::load(x + j) - V(mu);
+            squares = fma(centred, centred, squares);
+        }
+        T rest{0};
+        for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
+        const T variance = (sum(squares) + rest) / static_cast<T>(width);
+        return {mu, T{1} / std::sqrt(variance + eps)};
+    }
+    [[gnu::always_inline]] static inline V normed(const RowMoments& moments, const T* x, const T* gain, const T* bias,
+                                                  std::size_t count) {
+        const V shift = bias == nullptr ? V(0) : load(bias, count);
+        return fma((load(x, count) - V(moments.mean)) * V(moments.inverse), load(gain, count), shift);
+    }
+
     static T row_sum(const T* x, std::size_t width) {
         V sums(0);
         for (std::size_t j = 0; j < width; j += lanes) sums = sums + load(x + j, width - j < lanes ? width - j : lanes);
@@ -29736,7 +32213,29 @@ private:
         }
     }
 
+    /// 2^t to 2^-13: a whole power of two, and a cubic polynomial fitted to 2^r on [0, 1].
+    static V power_narrow(const V& t) {
+        if constexpr (requires { V::fraction(t); }) {
+            return scale_by_power(cubic_power(V::fraction(t)), t);
+        } else {
+            const V held = min(V(126.0f), max(V(-126.0f), t)), power = round(held - V(0.5f));
+            return scale_by_power(cubic_power(held - power), power);
+        }
+    }
+    static V cubic_power(const V& r) {
+        const V slope = fma(fma(V(0.0780245227f), r, V(0.226067155f)), r, V(0.695833541f));
+        return fma(slope, r, V(0.999925219f));
+    }
+    static V reciprocal(const V& x) {
+        if constexpr (requires { V::reciprocal(x); }) {
+            return V::reciprocal(x);
+        } else {
+            return V(1) / x;
+        }
+    }
+
     /// erf(x). Floats by a rational function fitted to erf on [0, 3.95], beyond which erf is 1 to 2.4e-8.
+    template <bool is_narrow = false>
     static V erf(const V& x) {
         if constexpr (requires { V::erf(x); }) {
             return V::erf(x);
@@ -29754,11 +32253,23 @@ private:
             q = fma(q, s, V(0.11455640197f));
             q = fma(q, s, V(0.50308275223f));
             q = fma(q, s, V(1));
-            return z * p / q;
+            if constexpr (is_narrow) {
+                const V inverse = reciprocal(q);
+                return z * p * fma(inverse, fma(V(0) - q, inverse, V(1)), inverse);
+            } else {
+                return z * p / q;
+            }
         }
     }
 
-    static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
+    template <bool is_narrow = false>
+    static V sigmoid(const V& x) {
+        if constexpr (is_narrow) {
+            return reciprocal(V(1) + power_narrow(V(-1.44269504f) * x));
+        } else {
+            return V(1) / (V(1) + exp(V(0) - x));
+        }
+    }
 
     // Every activation here is x times a gate: Φ(x), σ(1.702 x), σ(x), max(0, x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
     static constexpr T root_half = static_cast<T>(0.70710678118654752440);
@@ -29766,15 +32277,22 @@ private:
     static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
 
     static T steepness(Activation activation) { return activation == Activation::silu ? T{1} : quick; }
-    static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
-    static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
+    template <bool is_narrow = false>
+    static V normal_distribution(const V& x) {
+        return V(static_cast<T>(0.5)) * (V(1) + erf<is_narrow>(x * V(root_half)));
+    }
+    template <bool is_narrow = false>
+    static V tanh_gate(const V& x) {
+        return sigmoid<is_narrow>(V(twice_root) * fma(V(cubic) * x * x, x, x));
+    }
 
+    template <bool is_narrow = false>
     [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
         switch (activation) {
-            case Activation::gelu: return x * normal_distribution(x);
+            case Activation::gelu: return x * normal_distribution<is_narrow>(x);
             case Activation::quick_gelu:
-            case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
-            case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::silu: return x * sigmoid<is_narrow>(V(steepness(activation)) * x);
+            case Activation::tanh_gelu: return x * tanh_gate<is_narrow>(x);
             case Activation::relu: return max(V(0), x);
             case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
@@ -29828,7 +32346,8 @@ struct Conversions {
         }
     }
 
-    static void quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+    template <class From>
+    static void quantise(const From* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
         // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
         V low(0), high(0);
         for (std::size_t j = 0; j < size; j += V::lanes) {
@@ -29836,7 +32355,7 @@ struct Conversions {
             low = min(low, value);
             high = max(high, value);
         }
-        const float least = -largest(V(0) - low), range = largest(high) - least;
+        const float least = -VectorKernels<V>::largest(V(0) - low), range = VectorKernels<V>::largest(high) - least;
         scale = range > 0 ? range / 255 : 1;
         const V inverse(1 / scale), shift = round(V(-least) * inverse);
         zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
@@ -29863,6 +32382,38 @@ struct Conversions {
                              float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish) {
         VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, accumulate, finish);
     }
+
+    static void interleave(const bfloat16* first, const bfloat16* second, bfloat16* to, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            V::store_pairs(first + j, second + j, to + 2 * j, size - j < V::lanes ? size - j : V::lanes);
+        }
+    }
+
+    static void transpose_pairs(const bfloat16* from, std::size_t from_stride, std::size_t rows, std::size_t pairs,
+                                bfloat16* to, std::size_t to_stride) {
+        static_assert(2 * sizeof(bfloat16) == sizeof(float));
+        VectorKernels<V>::transpose_bytes(reinterpret_cast<const char*>(from), from_stride / 2, rows, pairs,
+                                          reinterpret_cast<char*>(to), to_stride);
+    }
+
+    static void finish_narrow(const float* product, std::size_t product_stride, std::size_t rows, std::size_t columns,
+                              bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+        const typename VectorKernels<V>::Sums sums{product, product_stride};
+        VectorKernels<V>::finish_product(sums, rows, columns, c, c_stride, false, finish);
+    }
+
+    static void finish_bytes_narrow(const ByteProduct& product, std::size_t tile_columns, std::size_t rows,
+                                    std::size_t columns, bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+        VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, false, finish);
+    }
+
+    static constexpr NarrowRows narrow_rows{.finish = finish_narrow,
+                                            .finish_bytes = finish_bytes_narrow,
+                                            .layer_norm = VectorKernels<V>::layer_norm_narrow,
+                                            .softmax = VectorKernels<V>::softmax_narrow,
+                                            .quantise = quantise<bfloat16>,
+                                            .transpose_pairs = transpose_pairs,
+                                            .interleave = interleave};
 };
 
 struct MixedDot {
@@ -29904,18 +32455,18 @@ namespace tandem::inline TANDEM_ABI::kernels {
 inline constexpr std::size_t scalar_tile_rows = 4, scalar_tile_columns = 4;
 
 /// TileKernel::multiply in plain C++.
-template <class A, class B, class Sum, std::size_t group>
+template <class A, class B, class Sum, std::size_t group, std::size_t columns = scalar_tile_columns>
 void scalar_product(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
                     const B* b, Sum* out, const void*) {
     // Depth outside: were it the inner loop, g++ could fuse multiply and add in one vectorised version of it and not in
     // another, and a row's bits would depend on where its operands stand.
-    std::fill_n(out, rows * scalar_tile_columns, Sum{0});
+    std::fill_n(out, rows * columns, Sum{0});
     for (std::size_t k = 0; k < groups * group; ++k) {
         for (std::size_t i = 0; i < rows; ++i) {
             const Sum left = static_cast<Sum>(a[i * a_row + k / group * a_group + k % group]);
-            for (std::size_t j = 0; j < scalar_tile_columns; ++j) {
-                const B right = b[(k / group * scalar_tile_columns + j) * group + k % group];
-                out[i * scalar_tile_columns + j] += left * static_cast<Sum>(right);
+            for (std::size_t j = 0; j < columns; ++j) {
+                const B right = b[(k / group * columns + j) * group + k % group];
+                out[i * columns + j] += left * static_cast<Sum>(right);
             }
         }
     }
@@ -30122,6 +32673,60 @@ inline void scalar_quantise(const float* x, std::uint8_t* y, std::size_t size, f
     }
 }
 
+/// NarrowRows::finish in plain C++.
+inline void scalar_finish_narrow(const float* product, std::size_t product_stride, std::size_t rows, std::size_t columns,
+                                 bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+    for (std::size_t i = 0; i < rows; ++i) {
+        for (std::size_t j = 0; j < columns; ++j) {
+            float value = 0;
+            Scalar<float>::finish_tile(product + i * product_stride + j, 1, 1, 1, &value, 1, false, finish.at(i, j));
+            c[i * c_stride + j] = value;
+        }
+    }
+}
+
+/// NarrowRows::layer_norm in plain C++.
+inline void scalar_layer_norm_narrow(const float* x, const float* gain, const float* bias, bfloat16* y,
+                                     std::size_t y_stride, std::size_t rows, std::size_t width, float eps, bool has_mean) {
+    std::vector<float> normed(width);
+    for (std::size_t i = 0; i < rows; ++i) {
+        float mean = 0, inverse = 0;
+        Scalar<float>::layer_norm(x + i * width, gain, bias, normed.data(), has_mean ? &mean : nullptr, &inverse, 1, width, eps);
+        std::copy_n(normed.data(), width, y + i * y_stride);
+    }
+}
+
+/// NarrowRows::softmax in plain C++.
+inline void scalar_softmax_narrow(float* x, std::size_t panel, std::size_t panel_step, std::size_t count, float scale,
+                                  bfloat16* y) {
+    std::vector<float> row(count);
+    for (std::size_t j = 0; j < count; ++j) row[j] = x[j / panel * panel_step + j % panel];
+    Scalar<float>::softmax(row.data(), count, scale);
+    std::copy_n(row.data(), count, y);
+}
+
+/// NarrowRows::quantise in plain C++.
+inline void scalar_quantise_narrow(const bfloat16* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+    const std::vector<float> row(x, x + size);
+    scalar_quantise(row.data(), y, size, scale, zero);
+}
+
+/// NarrowRows::transpose_pairs in plain C++.
+inline void scalar_transpose_pairs(const bfloat16* from, std::size_t from_stride, std::size_t rows, std::size_t pairs,
+                                   bfloat16* to, std::size_t to_stride) {
+    for (std::size_t j = 0; j < rows; ++j) {
+        for (std::size_t i = 0; i < pairs; ++i) std::copy_n(from + j * from_stride + 2 * i, 2, to + 2 * (i * to_stride + j));
+    }
+}
+
+/// NarrowRows::interleave in plain C++.
+inline void scalar_interleave(const bfloat16* first, const bfloat16* second, bfloat16* to, std::size_t size) {
+    for (std::size_t i = 0; i < size; ++i) {
+        to[2 * i] = first[i];
+        to[2 * i + 1] = second[i];
+    }
+}
+
 /// ReducedKernels::finish_bytes in plain C++.
 inline void scalar_finish_bytes(const ByteProduct& product, std::size_t tile_columns, std::size_t rows,
                                 std::size_t columns, float* c, std::size_t c_stride, bool accumulate,
@@ -30135,6 +32740,14 @@ inline void scalar_finish_bytes(const ByteProduct& product, std::size_t tile_col
     }
 }
 
+/// NarrowRows::finish_bytes in plain C++.
+inline void scalar_finish_bytes_narrow(const ByteProduct& product, std::size_t tile_columns, std::size_t rows,
+                                       std::size_t columns, bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+    std::vector<float> values(rows * columns);
+    scalar_finish_bytes(product, tile_columns, rows, columns, values.data(), columns, false, {});
+    scalar_finish_narrow(values.data(), columns, rows, columns, c, c_stride, finish);
+}
+
 }  // namespace tandem::inline TANDEM_ABI::kernels
 
 // ---- tandem/kernels/dispatch.impl.hpp ----
@@ -30143,10 +32756,10 @@ inline void scalar_finish_bytes(const ByteProduct& product, std::size_t tile_col
 
 namespace tandem::inline TANDEM_ABI::kernels {
 
-template <Real T>
+template <Real T, std::size_t columns = scalar_tile_columns>
 inline constexpr KernelSet<T> scalar_kernels{
     .name = "scalar",
-    .tile = {scalar_tile_rows, scalar_tile_columns, 1, scalar_product<T, T, T, 1>},
+    .tile = {scalar_tile_rows, columns, 1, scalar_product<T, T, T, 1, columns>},
     .finish_tile = Scalar<T>::finish_tile,
     .transpose = Scalar<T>::transpose,
     .activate = Scalar<T>::activate,
@@ -30172,9 +32785,28 @@ inline constexpr ReducedKernels scalar_reduced_kernels{
     .quantise = scalar_quantise,
     .finish_bytes = scalar_finish_bytes};
 
+/// AMX's tiles in plain C++; panels of floats are as wide as theirs.
+inline constexpr std::size_t emulated_columns = 32;
+inline constexpr ReducedKernels emulated_reduced_kernels{
+    .pairs = amx::TileProduct<amx::PlainTiles, amx::PairDot>::kernel,
+    .widened = {scalar_tile_rows, emulated_columns, 2, scalar_product<float, bfloat16, float, 2, emulated_columns>},
+    .narrow = scalar_narrow,
+    .narrow_pairs = scalar_narrow_pairs,
+    .bytes = amx::TileProduct<amx::PlainTiles, amx::ByteDot>::kernel,
+    .quantise = scalar_quantise,
+    .finish_bytes = scalar_finish_bytes,
+    .narrow_rows = {.finish = scalar_finish_narrow,
+                    .finish_bytes = scalar_finish_bytes_narrow,
+                    .layer_norm = scalar_layer_norm_narrow,
+                    .softmax = scalar_softmax_narrow,
+                    .quantise = scalar_quantise_narrow,
+                    .transpose_pairs = scalar_transpose_pairs,
+                    .interleave = scalar_interleave}};
+
 template <Real T>
 const KernelSet<T>& kernels_of(Isa isa) {
     if (isa == Isa::scalar) return scalar_kernels<T>;
+    if (isa == Isa::amx_emulated) return scalar_kernels<T, emulated_columns>;
     if constexpr (std::same_as<T, float>) {
 #if defined(__x86_64__)
         if (is_avx512(isa)) return avx512::kernel_set;
@@ -30188,7 +32820,7 @@ const KernelSet<T>& kernels_of(Isa isa) {
 
 template <Real T>
 const GradientKernels<T>& gradient_kernels_of(Isa isa) {
-    if (isa == Isa::scalar) return scalar_gradient_kernels<T>;
+    if (isa == Isa::scalar || isa == Isa::amx_emulated) return scalar_gradient_kernels<T>;
     if constexpr (std::same_as<T, float>) {
 #if defined(__x86_64__)
         if (is_avx512(isa)) return avx512::VectorKernels<avx512::Vector>::gradients;
@@ -30201,25 +32833,41 @@ const GradientKernels<T>& gradient_kernels_of(Isa isa) {
 }
 
 TANDEM_INLINE ReducedKernels reduced_kernels_of(Isa isa) {
+    if (isa == Isa::amx_emulated) return emulated_reduced_kernels;
 #if defined(__x86_64__)
     if (is_avx512(isa)) {
         const CpuFeatures& cpu = cpu_features();
-        TileKernel<bfloat16, bfloat16, float> pairs = avx512bf16::pairs;
-        if (isa != Isa::avx512bf16) pairs.multiply = nullptr;
-        return {.pairs = pairs,
-                .widened = avx512::widened,
-                .narrow = avx512::Convert::narrow,
-                .narrow_pairs = avx512::Convert::narrow_pairs,
-                .bytes = cpu.int8 ? avx512vnni::bytes : avx2::reduced_kernels.bytes,
-                .quantise = avx512::Convert::quantise,
-                .finish_bytes = cpu.int8 ? avx512::Convert::finish_bytes : avx2::reduced_kernels.finish_bytes};
+        ReducedKernels kernels{
+            .pairs = avx512bf16::pairs,
+            .widened = avx512::widened,
+            .narrow = avx512::Convert::narrow,
+            .narrow_pairs = avx512::Convert::narrow_pairs,
+            .bytes = cpu.int8 ? avx512vnni::bytes : avx2::reduced_kernels.bytes,
+            .quantise = avx512::Convert::quantise<float>,
+            .finish_bytes = cpu.int8 ? avx512::Convert::finish_bytes : avx2::reduced_kernels.finish_bytes};
+        if (isa == Isa::avx512) {
+            kernels.pairs.multiply = nullptr;
+        } else {
+            kernels.narrow = avx512bf16::Convert::narrow;
+            kernels.narrow_pairs = avx512bf16::Convert::narrow_pairs;
+            kernels.narrow_rows = avx512bf16::Convert::narrow_rows;
+        }
+        if (isa == Isa::amx) {
+            kernels.pairs = amx::TileProduct<amx::CpuTiles, amx::PairDot>::kernel;
+            kernels.bytes = amx::TileProduct<amx::CpuTiles, amx::ByteDot>::kernel;
+            kernels.finish_bytes = avx512::Convert::finish_bytes;
+        }
+        return kernels;
     }
     if (isa == Isa::avx2) return avx2::reduced_kernels;
 #elif defined(__aarch64__)
     if (isa == Isa::neon) {
         const CpuFeatures& cpu = cpu_features();
         ReducedKernels kernels = neon::reduced_kernels;
-        if (cpu.bf16) kernels.pairs = neonbf16::pairs;
+        if (cpu.bf16) {
+            kernels.pairs = neonbf16::pairs;
+            kernels.narrow_rows = neon::Conversions<neon::Vector>::narrow_rows;
+        }
         if (cpu.int8) kernels.bytes = neondot::bytes;
         if (cpu.i8mm) kernels.bytes = neoni8mm::bytes;
         return kernels;
@@ -30477,6 +33125,94 @@ void attention(const AttentionShape& shape, const AttentionOperands<const T>& in
     });
 }
 
+namespace detail {
+
+/// Memory of one head in bfloat16: keys and values in panels, the products of some queries with all keys, and their weights.
+struct NarrowAttentionScratch {
+    Buffer<bfloat16> keys, values, weights;
+    Buffer<float> products, sums;
+};
+
+inline NarrowAttentionScratch& narrow_attention_scratch() {
+    thread_local NarrowAttentionScratch scratch;
+    return scratch;
+}
+
+/// Keys [length, width] as the right operand of q · kᵀ: a panel's columns are keys, its groups pairs of a key's elements.
+inline void pack_keys(const PanelLayout& layout, std::size_t length, std::size_t width, const bfloat16* keys,
+                      std::size_t stride, bfloat16* panels) {
+    for (std::size_t key = 0; key < length; key += layout.width, panels += layout.panel_size(width)) {
+        const std::size_t here = std::min(layout.width, length - key);
+        if (here < layout.width) std::fill_n(panels, layout.panel_size(width), bfloat16{0});
+        active_reduced().narrow_rows.transpose_pairs(keys + key * stride, stride, here, width / 2, panels, layout.width);
+    }
+}
+
+/// Values [length, width] as the right operand of weights · v: groups are pairs of rows.
+inline void pack_values(const PanelLayout& layout, std::size_t length, std::size_t width, const bfloat16* values,
+                        std::size_t stride, bfloat16* panels) {
+    static constexpr std::array<bfloat16, widest_panel> zeros{};
+    for (std::size_t column = 0; column < width; column += layout.width, panels += layout.panel_size(length)) {
+        const std::size_t here = std::min(layout.width, width - column);
+        if (here < layout.width) std::fill_n(panels, layout.panel_size(length), bfloat16{0});
+        for (std::size_t row = 0; row < length; row += 2) {
+            const bfloat16* const first = values + row * stride + column;
+            active_reduced().narrow_rows.interleave(first, row + 1 < length ? first + stride : zeros.data(),
+                                                    panels + row * layout.width, here);
+        }
+    }
+}
+
+}  // namespace detail
+
+TANDEM_INLINE void attention(const AttentionShape& shape, const AttentionOperands<const bfloat16>& in, bfloat16* out,
+                             std::size_t out_stride) {
+    constexpr std::size_t most_queries = 128;  // so that products and weights stay in the L2 cache
+    const ReducedKernels& reduced = active_reduced();
+    const TileKernel<bfloat16, bfloat16, float>& tile = reduced.pairs;
+    const PanelLayout layout = layout_of(tile);
+    const std::size_t group = shape.heads / shape.kv_heads, width = shape.head_width;
+    const float scale = 1 / std::sqrt(static_cast<float>(width));
+    detail::for_each_head(shape, shape.heads, [&](const detail::AttentionRows& rows, std::size_t head) {
+        const std::size_t column = head * width, kv_column = head / group * width, length = rows.length;
+        const std::size_t together = std::min(most_queries, tile.rows), stride = round_up(length, 2);
+        const std::size_t panel_step = together * layout.width;
+        detail::NarrowAttentionScratch& scratch = detail::narrow_attention_scratch();
+        scratch.keys.resize(layout.size(width, length));
+        scratch.values.resize(layout.size(length, width));
+        scratch.products.resize(round_up(length, layout.width) * together);
+        scratch.weights.resize(stride * together);
+        scratch.sums.resize(panel_step);
+        detail::pack_keys(layout, length, width, in.k + rows.first * in.k_stride + kv_column, in.k_stride, scratch.keys.data());
+        detail::pack_values(layout, length, width, in.v + rows.first * in.v_stride + kv_column, in.v_stride,
+                            scratch.values.data());
+        observe_product(rows.queries, length, width);
+        observe_product(rows.queries, width, length);
+        for (std::size_t first = 0; first < rows.queries; first += together) {
+            const std::size_t count = std::min(together, rows.queries - first);
+            const bfloat16* const queries = in.q + (rows.query + first) * in.q_stride + column;
+            for (std::size_t panel = 0; panel * layout.width < length; ++panel) {
+                const bfloat16* const keys = scratch.keys.data() + panel * layout.panel_size(width);
+                tile.multiply(count, width / 2, queries, in.q_stride, 2, keys, scratch.products.data() + panel * panel_step, keys);
+            }
+            for (std::size_t i = 0; i < count; ++i) {
+                bfloat16* const weights = scratch.weights.data() + i * stride;
+                const std::size_t visible = shape.causal ? rows.position + first + i + 1 : length;
+                reduced.narrow_rows.softmax(scratch.products.data() + i * layout.width, layout.width, panel_step, visible,
+                                            scale, weights);
+                std::fill(weights + visible, weights + stride, bfloat16{0});
+            }
+            for (std::size_t panel = 0; panel * layout.width < width; ++panel) {
+                const bfloat16* const values = scratch.values.data() + panel * layout.panel_size(length);
+                const std::size_t at = panel * layout.width;
+                tile.multiply(count, stride / 2, scratch.weights.data(), stride, 2, values, scratch.sums.data(), values);
+                reduced.narrow_rows.finish(scratch.sums.data(), layout.width, count, std::min(layout.width, width - at),
+                                           out + (rows.query + first) * out_stride + column + at, out_stride, {});
+            }
+        }
+    });
+}
+
 template <Real T>
 void attention_backward(const AttentionShape& shape, const AttentionOperands<const T>& in, const T* dout,
                         std::size_t dout_stride, const AttentionOperands<T>& gradient) {
@@ -30576,10 +33312,39 @@ bool multiplies_pairs() {
     return rounds && active_reduced().pairs.multiply != nullptr;
 }
 
+template <Arithmetic T>
+bool passes_narrow() {
+    constexpr bool infers = std::same_as<T, bfloat16> || std::same_as<T, int8>;
+    return infers && active_reduced().narrow_rows.finish != nullptr;
+}
+
 namespace detail {
 
+/// FinishInto for rows of bfloat16, of a product that is one block deep.
+struct FinishNarrow {
+    const NarrowRows& set;
+    std::size_t tile_columns;
+    StridedRows<bfloat16> y;
+    Finish<float> finish;
+
+    void operator()(const float* sums, std::size_t row, std::size_t rows, std::size_t column, std::size_t columns,
+                    std::size_t, bool) const {
+        set.finish(sums, tile_columns, rows, columns, y.row(row) + column, y.stride, finish.at(row, column));
+    }
+};
+
+/// Rows of bfloat16 as a product of pairs reads them: where they are, or, if there is half a pair, in memory of the calling
+/// thread.
+inline Operand<bfloat16> in_pairs(std::size_t m, std::size_t in, const StridedRows<const bfloat16>& x) {
+    const std::size_t group = active_reduced().pairs.group;
+    if (in % group == 0) return row_major(x.data, x.stride);
+    return with_padded_rows<bfloat16>(m, in, group, x, [&](std::size_t, const bfloat16* from, bfloat16* to) {
+        std::copy_n(from, in, to);
+    });
+}
+
 /// x[m, in] rounded to bfloat16, in memory of the calling thread.
-inline Operand<bfloat16> narrow_rows(std::size_t m, std::size_t in, const StridedRows<const float>& x) {
+inline Operand<bfloat16> in_pairs(std::size_t m, std::size_t in, const StridedRows<const float>& x) {
     const ReducedKernels& reduced = active_reduced();
     return with_padded_rows<bfloat16>(m, in, reduced.pairs.group, x, [&](std::size_t, const float* from, bfloat16* to) {
         reduced.narrow(from, to, in);
@@ -30643,19 +33408,27 @@ inline const bfloat16* narrow_panels(std::size_t k, std::size_t n, const float* 
 
 }  // namespace detail
 
-template <Arithmetic T>
-void dense(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const Compute<T>>& x,
-           const Stored<T>* weight, const StridedRows<Compute<T>>& y, const Finish<Compute<T>>& finish) {
+template <Arithmetic T, class X, class Y>
+void dense(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const X>& x, const Stored<T>* weight,
+           const StridedRows<Y>& y, const Finish<Compute<T>>& finish) {
     using C = Compute<T>;
     if (m == 0) return;
     const KernelSet<C>& set = active<C>();
     const std::size_t width = weight_layout<T>().width;
-    const detail::FinishInto<C> into{set, width, Target<C>{y.data, y.stride, width}, false, finish};
-    if constexpr (std::same_as<T, bfloat16>) {
+    const auto into = [&] {
+        if constexpr (std::same_as<Y, C>) {
+            return detail::FinishInto<C>{set, width, Target<C>{y.data, y.stride, width}, false, finish};
+        } else {
+            return detail::FinishNarrow{active_reduced().narrow_rows, width, y, finish};
+        }
+    }();
+    if constexpr (!std::same_as<X, C> || !std::same_as<Y, C>) {
+        multiply_panels(active_reduced().pairs, m, out, in, detail::in_pairs(m, in, x), weight, into);
+    } else if constexpr (std::same_as<T, bfloat16>) {
         const ReducedKernels& reduced = active_reduced();
         const std::size_t group = reduced.widened.group;
         if (multiplies_pairs<T>()) {
-            multiply_panels(reduced.pairs, m, out, in, detail::narrow_rows(m, in, x), weight, into);
+            multiply_panels(reduced.pairs, m, out, in, detail::in_pairs(m, in, x), weight, into);
         } else if (in % group == 0) {
             multiply_panels(reduced.widened, m, out, in, row_major(x.data, x.stride), weight, into);
         } else {
@@ -30668,15 +33441,16 @@ void dense(std::size_t m, std::size_t out, std::size_t in, const StridedRows<con
             if (multiplies_pairs<T>()) {
                 // Rounded for every product, as autocast does: a rounded copy would have to hear of each update.
                 const bfloat16* const panels = detail::narrow_panels(in, out, weight, width, in * width);
-                return multiply_panels(active_reduced().pairs, m, out, in, detail::narrow_rows(m, in, x), panels, into);
+                return multiply_panels(active_reduced().pairs, m, out, in, detail::in_pairs(m, in, x), panels, into);
             }
         }
         multiply_panels(set.tile, m, out, in, row_major(x.data, x.stride), weight, into);
     }
 }
 
-TANDEM_INLINE void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const float>& x,
-                               const ByteWeight& weight, const StridedRows<float>& y, const Finish<float>& finish) {
+template <class X, class Y>
+void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const X>& x, const ByteWeight& weight,
+                 const StridedRows<Y>& y, const Finish<float>& finish) {
     if (m == 0) return;
     const ReducedKernels& reduced = active_reduced();
     const TileKernel<std::uint8_t, std::int8_t, std::int32_t>& tile = reduced.bytes;
@@ -30685,17 +33459,26 @@ TANDEM_INLINE void dense_bytes(std::size_t m, std::size_t out, std::size_t in, c
     scales.resize(m);
     zeros.resize(m);
     const auto bytes = detail::with_padded_rows<std::uint8_t>(
-        m, in, tile.group, x, [&](std::size_t row, const float* from, std::uint8_t* to) {
-            reduced.quantise(from, to, in, scales.data()[row], zeros.data()[row]);
+        m, in, tile.group, x, [&](std::size_t row, const X* from, std::uint8_t* to) {
+            if constexpr (std::same_as<X, float>) {
+                reduced.quantise(from, to, in, scales.data()[row], zeros.data()[row]);
+            } else {
+                reduced.narrow_rows.quantise(from, to, in, scales.data()[row], zeros.data()[row]);
+            }
         });
     multiply_panels(tile, m, out, in, bytes, weight.panels,
                     [&](const std::int32_t* sums, std::size_t row, std::size_t rows, std::size_t column,
                         std::size_t columns, std::size_t depth_begin, bool is_last) {
-                        const std::size_t block = depth_begin / (gemm_depth * tile.group);
+                        const std::size_t block = depth_begin / (tile.depth * tile.group);
                         const ByteProduct product{sums, scales.data() + row, zeros.data() + row, weight.scales + column,
                                                   weight.sums + block * weight.sums_stride + column};
-                        reduced.finish_bytes(product, tile.columns, rows, columns, y.row(row) + column, y.stride,
-                                             depth_begin > 0, is_last ? finish.at(row, column) : Finish<float>{});
+                        if constexpr (std::same_as<Y, float>) {
+                            reduced.finish_bytes(product, tile.columns, rows, columns, y.row(row) + column, y.stride,
+                                                 depth_begin > 0, is_last ? finish.at(row, column) : Finish<float>{});
+                        } else {
+                            reduced.narrow_rows.finish_bytes(product, tile.columns, rows, columns, y.row(row) + column,
+                                                             y.stride, finish.at(row, column));
+                        }
                     });
 }
 
@@ -30736,7 +33519,7 @@ void dense_backward(std::size_t m, std::size_t out, std::size_t in, const Stride
                     detail::narrow_into_panel(rows, width, transposed.data(), width, width,
                                               panels.data() + panel * pairs.panel_size(out) + row * width);
                 });
-            multiply_panels(tile, m, in, out, detail::narrow_rows(m, out, dy), std::as_const(panels).data(),
+            multiply_panels(tile, m, in, out, detail::in_pairs(m, out, dy), std::as_const(panels).data(),
                             detail::FinishInto<C>{active<C>(), width, into_dx, false, {}});
             return;
         }
@@ -30797,6 +33580,22 @@ template void dense<amp_bf16>(std::size_t, std::size_t, std::size_t, const Strid
                               const StridedRows<float>&, const Finish<float>&);
 template void dense<bfloat16>(std::size_t, std::size_t, std::size_t, const StridedRows<const float>&, const bfloat16*,
                               const StridedRows<float>&, const Finish<float>&);
+template void dense<bfloat16>(std::size_t, std::size_t, std::size_t, const StridedRows<const bfloat16>&,
+                              const bfloat16*, const StridedRows<float>&, const Finish<float>&);
+template void dense<bfloat16>(std::size_t, std::size_t, std::size_t, const StridedRows<const bfloat16>&,
+                              const bfloat16*, const StridedRows<bfloat16>&, const Finish<float>&);
+template void dense_bytes<float, float>(std::size_t, std::size_t, std::size_t, const StridedRows<const float>&,
+                                        const ByteWeight&, const StridedRows<float>&, const Finish<float>&);
+template void dense_bytes<bfloat16, float>(std::size_t, std::size_t, std::size_t, const StridedRows<const bfloat16>&,
+                                           const ByteWeight&, const StridedRows<float>&, const Finish<float>&);
+template void dense_bytes<bfloat16, bfloat16>(std::size_t, std::size_t, std::size_t,
+                                              const StridedRows<const bfloat16>&, const ByteWeight&,
+                                              const StridedRows<bfloat16>&, const Finish<float>&);
+template bool passes_narrow<float>();
+template bool passes_narrow<double>();
+template bool passes_narrow<amp_bf16>();
+template bool passes_narrow<bfloat16>();
+template bool passes_narrow<int8>();
 template void dense_backward<float>(std::size_t, std::size_t, std::size_t, const StridedRows<const float>&,
                                     const float*, const StridedRows<const float>&, const StridedRows<float>&, float*);
 template void dense_backward<double>(std::size_t, std::size_t, std::size_t, const StridedRows<const double>&,

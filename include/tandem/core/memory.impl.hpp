@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <map>
 #include <mutex>
 #include <new>
 
@@ -26,45 +27,89 @@ inline constexpr bool recycles_memory = !__has_feature(address_sanitizer);
 inline constexpr bool recycles_memory = true;
 #endif
 
-/// Memory from the system. Blocks of 128 KiB and more are pages that the system fills with zeros where they are first
-/// touched. One of a huge page (2 MiB) or more begins on one, and the system is asked to use them: then walking it
-/// seldom waits for a page's address.
-struct SystemMemory {
-    static constexpr std::size_t line = 64, pages = std::size_t{128} << 10, huge_page = std::size_t{2} << 20;
-
-    static bool is_zero(std::size_t bytes) { return is_mapped(bytes); }
-
-    static void* take(std::size_t bytes) {
 #if defined(__linux__)
-        if (is_mapped(bytes)) {
-            const std::size_t used = whole_pages(bytes), slack = bytes < huge_page ? 0 : huge_page;
-            void* const start =
-                ::mmap(nullptr, used + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-            if (start == MAP_FAILED) throw std::bad_alloc();
-            if (slack == 0) return start;
-            const std::size_t before = (slack - reinterpret_cast<std::uintptr_t>(start) % slack) % slack;
-            char* const first = static_cast<char*>(start) + before;
-            if (before > 0) ::munmap(start, before);
-            ::munmap(first + used, slack - before);
-            ::madvise(first, used, MADV_HUGEPAGE);  // a refusal costs speed, nothing else
-            return first;
-        }
-#endif
-        return ::operator new (bytes, std::align_val_t{line});
+/// Blocks that lie side by side in regions of huge pages (2 MiB), which the system is asked to use: walking them then seldom
+/// waits for a page's address, and no block has an end of its own in small pages. The system fills pages with zeros where
+/// they are first touched, and gets those of a block back when it is freed; a region goes when its last block does.
+class HugePages {
+public:
+    static constexpr std::size_t huge_page = std::size_t{2} << 20, region = std::size_t{64} << 20;
+
+    /// Never destroyed: see BlockStore.
+    static HugePages& instance() {
+        static HugePages* const pages = new HugePages;
+        return *pages;
     }
 
-    static void give(void* memory, [[maybe_unused]] std::size_t bytes) noexcept {
-#if defined(__linux__)
-        if (is_mapped(bytes)) {
-            ::munmap(memory, whole_pages(bytes));
+    void* take(std::size_t bytes) {
+        const std::size_t used = whole_pages(bytes);
+        if (used > region / 4) return map(used, huge_page);
+        const std::lock_guard lock(mutex_);
+        if (current_ == nullptr || filled_ + used > region) {
+            char* const fresh = map(region, region);
+            live_.emplace(fresh, 0);
+            if (current_ != nullptr && live_.at(current_) == 0) unmap(current_);
+            current_ = fresh;
+            filled_ = 0;
+        }
+        ++live_.at(current_);
+        char* const block = current_ + filled_;
+        filled_ += used;
+        return block;
+    }
+
+    void give(void* memory, std::size_t bytes) noexcept {
+        const std::size_t used = whole_pages(bytes);
+        if (used > region / 4) {
+            ::munmap(memory, used);
             return;
         }
-#endif
-        ::operator delete (memory, std::align_val_t{line});
+        const std::lock_guard lock(mutex_);
+        ::madvise(memory, used, MADV_DONTNEED);
+        char* const start = static_cast<char*>(memory) - reinterpret_cast<std::uintptr_t>(memory) % region;
+        if (--live_.at(start) > 0) return;
+        if (start == current_) {
+            filled_ = 0;
+        } else {
+            unmap(start);
+        }
     }
 
 private:
-    static constexpr bool is_mapped([[maybe_unused]] std::size_t bytes) {
+    static std::size_t whole_pages(std::size_t bytes) {
+        static const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+        return (bytes + page - 1) / page * page;
+    }
+
+    static char* map(std::size_t bytes, std::size_t alignment) {
+        void* const start =
+            ::mmap(nullptr, bytes + alignment, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (start == MAP_FAILED) throw std::bad_alloc();
+        const std::size_t before = (alignment - reinterpret_cast<std::uintptr_t>(start) % alignment) % alignment;
+        char* const first = static_cast<char*>(start) + before;
+        if (before > 0) ::munmap(start, before);
+        if (before < alignment) ::munmap(first + bytes, alignment - before);
+        ::madvise(first, bytes, MADV_HUGEPAGE);  // a refusal costs speed, nothing else
+        return first;
+    }
+
+    void unmap(char* start) {
+        ::munmap(start, region);
+        live_.erase(start);
+    }
+
+    std::mutex mutex_;
+    std::map<char*, std::size_t> live_;  ///< blocks in each region
+    char* current_ = nullptr;
+    std::size_t filled_ = 0;
+};
+#endif
+
+/// Memory from the system: of 128 KiB and more, whole pages.
+struct SystemMemory {
+    static constexpr std::size_t line = 64, pages = std::size_t{128} << 10;
+
+    static bool is_zero([[maybe_unused]] std::size_t bytes) {
 #if defined(__linux__)
         return recycles_memory && bytes >= pages;
 #else
@@ -72,12 +117,19 @@ private:
 #endif
     }
 
+    static void* take(std::size_t bytes) {
 #if defined(__linux__)
-    static std::size_t whole_pages(std::size_t bytes) {
-        const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
-        return (bytes + page - 1) / page * page;
-    }
+        if (is_zero(bytes)) return HugePages::instance().take(bytes);
 #endif
+        return ::operator new (bytes, std::align_val_t{line});
+    }
+
+    static void give(void* memory, [[maybe_unused]] std::size_t bytes) noexcept {
+#if defined(__linux__)
+        if (is_zero(bytes)) return HugePages::instance().give(memory, bytes);
+#endif
+        ::operator delete (memory, std::align_val_t{line});
+    }
 };
 
 TANDEM_INLINE BlockStore& BlockStore::instance() {

@@ -181,9 +181,22 @@ struct TileProduct {
 
     static void multiply(std::size_t height, std::size_t groups, const A* a, std::size_t a_row, std::size_t,
                          const B* b, Sum* out, const void* ahead) {
+        multiply_while(height, groups, a, a_row, b, out, ahead, groups * fetched_per_group, {});
+    }
+
+    static void multiply_while(std::size_t height, std::size_t groups, const A* a, std::size_t a_row, const B* b, Sum* out,
+                               const void* ahead, std::size_t ahead_bytes, const Meanwhile& meanwhile) {
         Tiles tiles;
-        Product product{groups, reinterpret_cast<const char*>(a), a_row * sizeof(A), reinterpret_cast<const char*>(b),
-                        reinterpret_cast<char*>(out), static_cast<const char*>(ahead), line_share(height)};
+        const std::size_t passes = (height + together - 1) / together;
+        const std::size_t all = passes * ((groups + tile_height - 1) / tile_height);
+        Product product{.a = reinterpret_cast<const char*>(a),
+                        .a_row = a_row * sizeof(A),
+                        .b = reinterpret_cast<const char*>(b),
+                        .out = reinterpret_cast<char*>(out),
+                        .ahead = static_cast<const char*>(ahead),
+                        .lines = (ahead_bytes / 64 + all - 1) / all,
+                        .meanwhile = meanwhile,
+                        .all = all};
         const std::size_t whole = height / together * together, rest = height - whole;
         const auto rows_of = [&](std::size_t first, std::size_t last, std::size_t upper, std::size_t lower) {
             const std::size_t steps = groups / tile_height, tail = groups % tile_height;
@@ -208,9 +221,10 @@ struct TileProduct {
         .columns = columns,
         .group = Dot::group,
         .multiply = multiply,
+        .multiply_while = multiply_while,
+        .depth = Dot::group == 2 ? 768 : 1024,
         .unit = together,
-        .in_block = 2,
-        .fetched = columns * Dot::group * sizeof(B)};
+        .in_block = 2};
 
 private:
     /// Steps of 16 groups whose panel, 2 KiB a step, stays in the L1 cache while the rows pass by. Sums wait in memory
@@ -218,20 +232,15 @@ private:
     static constexpr std::size_t block_steps = 12;
     static constexpr std::size_t row_of_sums = columns * sizeof(Sum), step_of_panel = tile_height * columns * 4;
 
-    /// Lines of the next panel that a step fetches, so that all rows together fetch it whole.
-    static std::size_t line_share(std::size_t height) {
-        const std::size_t passes = (height + together - 1) / together;
-        return (step_of_panel / 64 + passes - 1) / passes;
-    }
-
     struct Product {
-        std::size_t groups;
         const char* a;
         std::size_t a_row;
         const char* b;
         char* out;
         const char* ahead;
-        std::size_t lines;
+        std::size_t lines;  ///< of what is ahead, fetched in a step
+        Meanwhile meanwhile;
+        std::size_t all, done = 0;  ///< steps
 
         /// The rows [first, last), and the steps [begin, end) of the depth.
         void block(Tiles& tiles, std::size_t first, std::size_t last, bool is_high, std::size_t begin, std::size_t end) {
@@ -274,6 +283,8 @@ private:
                     tiles.template multiply<Dot, 2, 5, 6>();
                     tiles.template multiply<Dot, 3, 5, 7>();
                 }
+                ++done;
+                if (meanwhile.run != nullptr) meanwhile.run(meanwhile.state, done, all);
             }
             tiles.template store<0>(upper, row_of_sums);
             tiles.template store<1>(upper + tile_bytes, row_of_sums);

@@ -41,6 +41,11 @@ struct AttentionOperands {
 template <Real T>
 void attention(const AttentionShape& shape, const AttentionOperands<const T>& in, T* out, std::size_t out_stride);
 
+/// The same of rows of bfloat16, where pairs of them are multiplied; head_width and all strides are even. Weights are
+/// rounded to bfloat16 as well.
+void attention(const AttentionShape& shape, const AttentionOperands<const bfloat16>& in, bfloat16* out,
+               std::size_t out_stride);
+
 /// The gradients of attention()'s operands, given them and dout. The weights are computed again, not kept.
 template <Real T>
 void attention_backward(const AttentionShape& shape, const AttentionOperands<const T>& in, const T* dout,

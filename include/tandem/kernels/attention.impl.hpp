@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 
@@ -98,6 +99,94 @@ void attention(const AttentionShape& shape, const AttentionOperands<const T>& in
         gemm_serial<T>(rows.queries, shape.head_width, rows.length, row_major<T>(weights.data(), rows.length),
                        row_major(in.v + rows.first * in.v_stride + kv_column, in.v_stride),
                        out + rows.query * out_stride + column, out_stride);
+    });
+}
+
+namespace detail {
+
+/// Memory of one head in bfloat16: keys and values in panels, the products of some queries with all keys, and their weights.
+struct NarrowAttentionScratch {
+    Buffer<bfloat16> keys, values, weights;
+    Buffer<float> products, sums;
+};
+
+inline NarrowAttentionScratch& narrow_attention_scratch() {
+    thread_local NarrowAttentionScratch scratch;
+    return scratch;
+}
+
+/// Keys [length, width] as the right operand of q · kᵀ: a panel's columns are keys, its groups pairs of a key's elements.
+inline void pack_keys(const PanelLayout& layout, std::size_t length, std::size_t width, const bfloat16* keys,
+                      std::size_t stride, bfloat16* panels) {
+    for (std::size_t key = 0; key < length; key += layout.width, panels += layout.panel_size(width)) {
+        const std::size_t here = std::min(layout.width, length - key);
+        if (here < layout.width) std::fill_n(panels, layout.panel_size(width), bfloat16{0});
+        active_reduced().narrow_rows.transpose_pairs(keys + key * stride, stride, here, width / 2, panels, layout.width);
+    }
+}
+
+/// Values [length, width] as the right operand of weights · v: groups are pairs of rows.
+inline void pack_values(const PanelLayout& layout, std::size_t length, std::size_t width, const bfloat16* values,
+                        std::size_t stride, bfloat16* panels) {
+    static constexpr std::array<bfloat16, widest_panel> zeros{};
+    for (std::size_t column = 0; column < width; column += layout.width, panels += layout.panel_size(length)) {
+        const std::size_t here = std::min(layout.width, width - column);
+        if (here < layout.width) std::fill_n(panels, layout.panel_size(length), bfloat16{0});
+        for (std::size_t row = 0; row < length; row += 2) {
+            const bfloat16* const first = values + row * stride + column;
+            active_reduced().narrow_rows.interleave(first, row + 1 < length ? first + stride : zeros.data(),
+                                                    panels + row * layout.width, here);
+        }
+    }
+}
+
+}  // namespace detail
+
+TANDEM_INLINE void attention(const AttentionShape& shape, const AttentionOperands<const bfloat16>& in, bfloat16* out,
+                             std::size_t out_stride) {
+    constexpr std::size_t most_queries = 128;  // so that products and weights stay in the L2 cache
+    const ReducedKernels& reduced = active_reduced();
+    const TileKernel<bfloat16, bfloat16, float>& tile = reduced.pairs;
+    const PanelLayout layout = layout_of(tile);
+    const std::size_t group = shape.heads / shape.kv_heads, width = shape.head_width;
+    const float scale = 1 / std::sqrt(static_cast<float>(width));
+    detail::for_each_head(shape, shape.heads, [&](const detail::AttentionRows& rows, std::size_t head) {
+        const std::size_t column = head * width, kv_column = head / group * width, length = rows.length;
+        const std::size_t together = std::min(most_queries, tile.rows), stride = round_up(length, 2);
+        const std::size_t panel_step = together * layout.width;
+        detail::NarrowAttentionScratch& scratch = detail::narrow_attention_scratch();
+        scratch.keys.resize(layout.size(width, length));
+        scratch.values.resize(layout.size(length, width));
+        scratch.products.resize(round_up(length, layout.width) * together);
+        scratch.weights.resize(stride * together);
+        scratch.sums.resize(panel_step);
+        detail::pack_keys(layout, length, width, in.k + rows.first * in.k_stride + kv_column, in.k_stride, scratch.keys.data());
+        detail::pack_values(layout, length, width, in.v + rows.first * in.v_stride + kv_column, in.v_stride,
+                            scratch.values.data());
+        observe_product(rows.queries, length, width);
+        observe_product(rows.queries, width, length);
+        for (std::size_t first = 0; first < rows.queries; first += together) {
+            const std::size_t count = std::min(together, rows.queries - first);
+            const bfloat16* const queries = in.q + (rows.query + first) * in.q_stride + column;
+            for (std::size_t panel = 0; panel * layout.width < length; ++panel) {
+                const bfloat16* const keys = scratch.keys.data() + panel * layout.panel_size(width);
+                tile.multiply(count, width / 2, queries, in.q_stride, 2, keys, scratch.products.data() + panel * panel_step, keys);
+            }
+            for (std::size_t i = 0; i < count; ++i) {
+                bfloat16* const weights = scratch.weights.data() + i * stride;
+                const std::size_t visible = shape.causal ? rows.position + first + i + 1 : length;
+                reduced.narrow_rows.softmax(scratch.products.data() + i * layout.width, layout.width, panel_step, visible,
+                                            scale, weights);
+                std::fill(weights + visible, weights + stride, bfloat16{0});
+            }
+            for (std::size_t panel = 0; panel * layout.width < width; ++panel) {
+                const bfloat16* const values = scratch.values.data() + panel * layout.panel_size(length);
+                const std::size_t at = panel * layout.width;
+                tile.multiply(count, stride / 2, scratch.weights.data(), stride, 2, values, scratch.sums.data(), values);
+                reduced.narrow_rows.finish(scratch.sums.data(), layout.width, count, std::min(layout.width, width - at),
+                                           out + (rows.query + first) * out_stride + column + at, out_stride, {});
+            }
+        }
     });
 }
 

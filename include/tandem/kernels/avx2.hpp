@@ -166,7 +166,7 @@ inline constexpr ReducedKernels reduced_kernels{.pairs = {.rows = 0, .columns = 
                                                 .narrow = Conversions<Vector>::narrow,
                                                 .narrow_pairs = Conversions<Vector>::narrow_pairs,
                                                 .bytes = TileKernels<ByteDot>::kernel,
-                                                .quantise = Conversions<Vector>::quantise,
+                                                .quantise = Conversions<Vector>::quantise<float>,
                                                 .finish_bytes = Conversions<Vector>::finish_bytes};
 
 }  // namespace tandem::inline TANDEM_ABI::kernels::avx2

@@ -70,6 +70,23 @@ struct Vector {
         const __m512i lower = _mm512_maskz_srli_epi32(all_lanes, first.narrow(), 16);
         _mm512_mask_storeu_epi32(to, first_lanes(count), _mm512_or_si512(upper, lower));
     }
+
+    static Vector load(const bfloat16* from, std::size_t count) {
+        return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(all_lanes, words(from, count), 16));
+    }
+    static void store_pairs(const bfloat16* first, const bfloat16* second, bfloat16* to, std::size_t count) {
+        const __m512i upper = _mm512_maskz_slli_epi32(all_lanes, words(second, count), 16);
+        _mm512_mask_storeu_epi32(to, first_lanes(count), _mm512_or_si512(upper, words(first, count)));
+    }
+    static Vector fraction(const Vector& x) {
+        return _mm512_maskz_reduce_ps(all_lanes, x.value, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    }
+    static Vector reciprocal(const Vector& x) { return _mm512_maskz_rcp14_ps(all_lanes, x.value); }
+
+private:
+    static __m512i words(const bfloat16* from, std::size_t count) {
+        return _mm512_maskz_cvtepu16_epi32(all_lanes, _mm256_maskz_loadu_epi16(first_lanes(count), from));
+    }
 };
 
 inline Vector operator+(const Vector& a, const Vector& b) {
@@ -150,7 +167,43 @@ inline constexpr TileKernel<float, bfloat16, float> widened = TileKernels<Widene
 
 namespace tandem::inline TANDEM_ABI::kernels::avx512bf16 {
 
+/// Rounds to bfloat16 in one instruction, to which subnormal numbers are zero (Intel SDM, VCVTNEPS2BF16).
+struct Vector : avx512::Vector {
+    Vector() = default;
+    Vector(const avx512::Vector& v) : avx512::Vector(v) {}
+    explicit Vector(float x) : avx512::Vector(x) {}
+
+    template <class From>
+    static Vector load(const From* from, std::size_t count) {
+        return avx512::Vector::load(from, count);
+    }
+    static Vector load(const float* from) { return avx512::Vector::load(from); }
+    void store_narrow(bfloat16* to, std::size_t count) const {
+        _mm256_mask_storeu_epi16(to, avx512::first_lanes(count), narrow(*this));
+    }
+    static void store_narrow(const Vector& first, const Vector& second, bfloat16* to) {
+        const __m512bh both = _mm512_cvtne2ps_pbh(second.value, first.value);
+        std::memcpy(static_cast<void*>(to), &both, sizeof both);
+    }
+    static void store_narrow_pairs(const Vector& first, const Vector& second, bfloat16* to, std::size_t count) {
+        const __m512i lower = _mm512_maskz_cvtepu16_epi32(avx512::all_lanes, narrow(first));
+        const __m512i upper = _mm512_maskz_cvtepu16_epi32(avx512::all_lanes, narrow(second));
+        _mm512_mask_storeu_epi32(to, avx512::first_lanes(count),
+                                 _mm512_or_si512(_mm512_maskz_slli_epi32(avx512::all_lanes, upper, 16), lower));
+    }
+
+private:
+    static __m256i narrow(const Vector& x) {
+        const __m256bh halves = _mm512_maskz_cvtneps_pbh(avx512::all_lanes, x.value);
+        __m256i words;
+        std::memcpy(&words, &halves, sizeof words);
+        return words;
+    }
+};
+
 #include <tandem/kernels/vector_kernels.ipp>
+
+using Convert = Conversions<Vector>;
 
 /// Pairs of bfloat16, summed in float32; subnormal inputs and results count as zero (Intel SDM, VDPBF16PS).
 struct PairDot {

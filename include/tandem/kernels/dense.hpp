@@ -25,6 +25,13 @@ constexpr std::size_t row_length(std::size_t width) {
     return width * sizeof(T) % 4096 == 0 ? width + line / sizeof(T) : width;
 }
 
+/// How long to make rows of `width` bfloat16 that layers hand to one another: an odd number of the caches' lines, so that the
+/// rows of a tile spread over the whole L1 cache.
+constexpr std::size_t narrow_length(std::size_t width) {
+    constexpr std::size_t elements = line / sizeof(bfloat16);
+    return ((width + elements - 1) / elements | 1) * elements;
+}
+
 /// The layout that weights of type T are kept in.
 template <Arithmetic T>
 PanelLayout weight_layout();
@@ -33,12 +40,21 @@ PanelLayout weight_layout();
 template <Arithmetic T>
 bool multiplies_pairs();
 
+/// Whether the layers of a model of T hand one another rows of bfloat16, of which products round nothing more: where
+/// pairs of them are multiplied, in models that only infer. What is added up, layer after layer, stays float32.
+template <Arithmetic T>
+bool passes_narrow();
+
+/// The deepest product whose result may be rows of bfloat16: all of it is one block of the depth.
+inline constexpr std::size_t narrow_depth = 2 * gemm_depth;
+
 /// y[m, out] = x[m, in] · weightᵀ, then what `finish` says; x and y are row-major, the weight in its layout. Where the
 /// CPU multiplies pairs of bfloat16, a bfloat16 weight meets x rounded to it, and an amp_bf16 weight is rounded as
-/// well; elsewhere both are multiplied as they are. Sums are float32 then.
-template <Arithmetic T>
-void dense(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const Compute<T>>& x,
-           const Stored<T>* weight, const StridedRows<Compute<T>>& y, const Finish<Compute<T>>& finish);
+/// well; elsewhere both are multiplied as they are. Sums are float32 then. X and Y, the elements of x and y, may be
+/// bfloat16 where passes_narrow<T>().
+template <Arithmetic T, class X = Compute<T>, class Y = Compute<T>>
+void dense(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const X>& x, const Stored<T>* weight,
+           const StridedRows<Y>& y, const Finish<Compute<T>>& finish);
 
 /// A weight [out, in] as signed bytes: its panels, a scale for every row, and for every row and block of the depth the
 /// sum of its bytes; both run on to the end of the last panel.
@@ -50,9 +66,10 @@ struct ByteWeight {
 };
 
 /// y = x · weightᵀ, then what `finish` says. Every row of x is rounded to bytes with its own scale and zero point; sums
-/// are exact within a block of the depth.
-void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const float>& x,
-                 const ByteWeight& weight, const StridedRows<float>& y, const Finish<float>& finish);
+/// are exact within a block of the depth. X and Y as in dense().
+template <class X = float, class Y = float>
+void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const X>& x, const ByteWeight& weight,
+                 const StridedRows<Y>& y, const Finish<float>& finish);
 
 /// The gradients of dense: dweight, in the weight's layout, += dyᵀ · x, and dx = dy · weight unless dx.data is null.
 template <Trainable T>

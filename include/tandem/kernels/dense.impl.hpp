@@ -55,10 +55,39 @@ bool multiplies_pairs() {
     return rounds && active_reduced().pairs.multiply != nullptr;
 }
 
+template <Arithmetic T>
+bool passes_narrow() {
+    constexpr bool infers = std::same_as<T, bfloat16> || std::same_as<T, int8>;
+    return infers && active_reduced().narrow_rows.finish != nullptr;
+}
+
 namespace detail {
 
+/// FinishInto for rows of bfloat16, of a product that is one block deep.
+struct FinishNarrow {
+    const NarrowRows& set;
+    std::size_t tile_columns;
+    StridedRows<bfloat16> y;
+    Finish<float> finish;
+
+    void operator()(const float* sums, std::size_t row, std::size_t rows, std::size_t column, std::size_t columns,
+                    std::size_t, bool) const {
+        set.finish(sums, tile_columns, rows, columns, y.row(row) + column, y.stride, finish.at(row, column));
+    }
+};
+
+/// Rows of bfloat16 as a product of pairs reads them: where they are, or, if there is half a pair, in memory of the calling
+/// thread.
+inline Operand<bfloat16> in_pairs(std::size_t m, std::size_t in, const StridedRows<const bfloat16>& x) {
+    const std::size_t group = active_reduced().pairs.group;
+    if (in % group == 0) return row_major(x.data, x.stride);
+    return with_padded_rows<bfloat16>(m, in, group, x, [&](std::size_t, const bfloat16* from, bfloat16* to) {
+        std::copy_n(from, in, to);
+    });
+}
+
 /// x[m, in] rounded to bfloat16, in memory of the calling thread.
-inline Operand<bfloat16> narrow_rows(std::size_t m, std::size_t in, const StridedRows<const float>& x) {
+inline Operand<bfloat16> in_pairs(std::size_t m, std::size_t in, const StridedRows<const float>& x) {
     const ReducedKernels& reduced = active_reduced();
     return with_padded_rows<bfloat16>(m, in, reduced.pairs.group, x, [&](std::size_t, const float* from, bfloat16* to) {
         reduced.narrow(from, to, in);
@@ -122,19 +151,27 @@ inline const bfloat16* narrow_panels(std::size_t k, std::size_t n, const float* 
 
 }  // namespace detail
 
-template <Arithmetic T>
-void dense(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const Compute<T>>& x,
-           const Stored<T>* weight, const StridedRows<Compute<T>>& y, const Finish<Compute<T>>& finish) {
+template <Arithmetic T, class X, class Y>
+void dense(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const X>& x, const Stored<T>* weight,
+           const StridedRows<Y>& y, const Finish<Compute<T>>& finish) {
     using C = Compute<T>;
     if (m == 0) return;
     const KernelSet<C>& set = active<C>();
     const std::size_t width = weight_layout<T>().width;
-    const detail::FinishInto<C> into{set, width, Target<C>{y.data, y.stride, width}, false, finish};
-    if constexpr (std::same_as<T, bfloat16>) {
+    const auto into = [&] {
+        if constexpr (std::same_as<Y, C>) {
+            return detail::FinishInto<C>{set, width, Target<C>{y.data, y.stride, width}, false, finish};
+        } else {
+            return detail::FinishNarrow{active_reduced().narrow_rows, width, y, finish};
+        }
+    }();
+    if constexpr (!std::same_as<X, C> || !std::same_as<Y, C>) {
+        multiply_panels(active_reduced().pairs, m, out, in, detail::in_pairs(m, in, x), weight, into);
+    } else if constexpr (std::same_as<T, bfloat16>) {
         const ReducedKernels& reduced = active_reduced();
         const std::size_t group = reduced.widened.group;
         if (multiplies_pairs<T>()) {
-            multiply_panels(reduced.pairs, m, out, in, detail::narrow_rows(m, in, x), weight, into);
+            multiply_panels(reduced.pairs, m, out, in, detail::in_pairs(m, in, x), weight, into);
         } else if (in % group == 0) {
             multiply_panels(reduced.widened, m, out, in, row_major(x.data, x.stride), weight, into);
         } else {
@@ -147,15 +184,16 @@ void dense(std::size_t m, std::size_t out, std::size_t in, const StridedRows<con
             if (multiplies_pairs<T>()) {
                 // Rounded for every product, as autocast does: a rounded copy would have to hear of each update.
                 const bfloat16* const panels = detail::narrow_panels(in, out, weight, width, in * width);
-                return multiply_panels(active_reduced().pairs, m, out, in, detail::narrow_rows(m, in, x), panels, into);
+                return multiply_panels(active_reduced().pairs, m, out, in, detail::in_pairs(m, in, x), panels, into);
             }
         }
         multiply_panels(set.tile, m, out, in, row_major(x.data, x.stride), weight, into);
     }
 }
 
-TANDEM_INLINE void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const float>& x,
-                               const ByteWeight& weight, const StridedRows<float>& y, const Finish<float>& finish) {
+template <class X, class Y>
+void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const X>& x, const ByteWeight& weight,
+                 const StridedRows<Y>& y, const Finish<float>& finish) {
     if (m == 0) return;
     const ReducedKernels& reduced = active_reduced();
     const TileKernel<std::uint8_t, std::int8_t, std::int32_t>& tile = reduced.bytes;
@@ -164,17 +202,26 @@ TANDEM_INLINE void dense_bytes(std::size_t m, std::size_t out, std::size_t in, c
     scales.resize(m);
     zeros.resize(m);
     const auto bytes = detail::with_padded_rows<std::uint8_t>(
-        m, in, tile.group, x, [&](std::size_t row, const float* from, std::uint8_t* to) {
-            reduced.quantise(from, to, in, scales.data()[row], zeros.data()[row]);
+        m, in, tile.group, x, [&](std::size_t row, const X* from, std::uint8_t* to) {
+            if constexpr (std::same_as<X, float>) {
+                reduced.quantise(from, to, in, scales.data()[row], zeros.data()[row]);
+            } else {
+                reduced.narrow_rows.quantise(from, to, in, scales.data()[row], zeros.data()[row]);
+            }
         });
     multiply_panels(tile, m, out, in, bytes, weight.panels,
                     [&](const std::int32_t* sums, std::size_t row, std::size_t rows, std::size_t column,
                         std::size_t columns, std::size_t depth_begin, bool is_last) {
-                        const std::size_t block = depth_begin / (gemm_depth * tile.group);
+                        const std::size_t block = depth_begin / (tile.depth * tile.group);
                         const ByteProduct product{sums, scales.data() + row, zeros.data() + row, weight.scales + column,
                                                   weight.sums + block * weight.sums_stride + column};
-                        reduced.finish_bytes(product, tile.columns, rows, columns, y.row(row) + column, y.stride,
-                                             depth_begin > 0, is_last ? finish.at(row, column) : Finish<float>{});
+                        if constexpr (std::same_as<Y, float>) {
+                            reduced.finish_bytes(product, tile.columns, rows, columns, y.row(row) + column, y.stride,
+                                                 depth_begin > 0, is_last ? finish.at(row, column) : Finish<float>{});
+                        } else {
+                            reduced.narrow_rows.finish_bytes(product, tile.columns, rows, columns, y.row(row) + column,
+                                                             y.stride, finish.at(row, column));
+                        }
                     });
 }
 
@@ -215,7 +262,7 @@ void dense_backward(std::size_t m, std::size_t out, std::size_t in, const Stride
                     detail::narrow_into_panel(rows, width, transposed.data(), width, width,
                                               panels.data() + panel * pairs.panel_size(out) + row * width);
                 });
-            multiply_panels(tile, m, in, out, detail::narrow_rows(m, out, dy), std::as_const(panels).data(),
+            multiply_panels(tile, m, in, out, detail::in_pairs(m, out, dy), std::as_const(panels).data(),
                             detail::FinishInto<C>{active<C>(), width, into_dx, false, {}});
             return;
         }
@@ -276,6 +323,22 @@ template void dense<amp_bf16>(std::size_t, std::size_t, std::size_t, const Strid
                               const StridedRows<float>&, const Finish<float>&);
 template void dense<bfloat16>(std::size_t, std::size_t, std::size_t, const StridedRows<const float>&, const bfloat16*,
                               const StridedRows<float>&, const Finish<float>&);
+template void dense<bfloat16>(std::size_t, std::size_t, std::size_t, const StridedRows<const bfloat16>&,
+                              const bfloat16*, const StridedRows<float>&, const Finish<float>&);
+template void dense<bfloat16>(std::size_t, std::size_t, std::size_t, const StridedRows<const bfloat16>&,
+                              const bfloat16*, const StridedRows<bfloat16>&, const Finish<float>&);
+template void dense_bytes<float, float>(std::size_t, std::size_t, std::size_t, const StridedRows<const float>&,
+                                        const ByteWeight&, const StridedRows<float>&, const Finish<float>&);
+template void dense_bytes<bfloat16, float>(std::size_t, std::size_t, std::size_t, const StridedRows<const bfloat16>&,
+                                           const ByteWeight&, const StridedRows<float>&, const Finish<float>&);
+template void dense_bytes<bfloat16, bfloat16>(std::size_t, std::size_t, std::size_t,
+                                              const StridedRows<const bfloat16>&, const ByteWeight&,
+                                              const StridedRows<bfloat16>&, const Finish<float>&);
+template bool passes_narrow<float>();
+template bool passes_narrow<double>();
+template bool passes_narrow<amp_bf16>();
+template bool passes_narrow<bfloat16>();
+template bool passes_narrow<int8>();
 template void dense_backward<float>(std::size_t, std::size_t, std::size_t, const StridedRows<const float>&,
                                     const float*, const StridedRows<const float>&, const StridedRows<float>&, float*);
 template void dense_backward<double>(std::size_t, std::size_t, std::size_t, const StridedRows<const double>&,

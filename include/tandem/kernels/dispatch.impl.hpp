@@ -54,7 +54,14 @@ inline constexpr ReducedKernels emulated_reduced_kernels{
     .narrow_pairs = scalar_narrow_pairs,
     .bytes = amx::TileProduct<amx::PlainTiles, amx::ByteDot>::kernel,
     .quantise = scalar_quantise,
-    .finish_bytes = scalar_finish_bytes};
+    .finish_bytes = scalar_finish_bytes,
+    .narrow_rows = {.finish = scalar_finish_narrow,
+                    .finish_bytes = scalar_finish_bytes_narrow,
+                    .layer_norm = scalar_layer_norm_narrow,
+                    .softmax = scalar_softmax_narrow,
+                    .quantise = scalar_quantise_narrow,
+                    .transpose_pairs = scalar_transpose_pairs,
+                    .interleave = scalar_interleave}};
 
 template <Real T>
 const KernelSet<T>& kernels_of(Isa isa) {
@@ -88,33 +95,39 @@ const GradientKernels<T>& gradient_kernels_of(Isa isa) {
 TANDEM_INLINE ReducedKernels reduced_kernels_of(Isa isa) {
     if (isa == Isa::amx_emulated) return emulated_reduced_kernels;
 #if defined(__x86_64__)
-    if (isa == Isa::amx) {
-        return {.pairs = amx::TileProduct<amx::CpuTiles, amx::PairDot>::kernel,
-                .widened = avx512::widened,
-                .narrow = avx512::Convert::narrow,
-                .narrow_pairs = avx512::Convert::narrow_pairs,
-                .bytes = amx::TileProduct<amx::CpuTiles, amx::ByteDot>::kernel,
-                .quantise = avx512::Convert::quantise,
-                .finish_bytes = avx512::Convert::finish_bytes};
-    }
     if (is_avx512(isa)) {
         const CpuFeatures& cpu = cpu_features();
-        TileKernel<bfloat16, bfloat16, float> pairs = avx512bf16::pairs;
-        if (isa != Isa::avx512bf16) pairs.multiply = nullptr;
-        return {.pairs = pairs,
-                .widened = avx512::widened,
-                .narrow = avx512::Convert::narrow,
-                .narrow_pairs = avx512::Convert::narrow_pairs,
-                .bytes = cpu.int8 ? avx512vnni::bytes : avx2::reduced_kernels.bytes,
-                .quantise = avx512::Convert::quantise,
-                .finish_bytes = cpu.int8 ? avx512::Convert::finish_bytes : avx2::reduced_kernels.finish_bytes};
+        ReducedKernels kernels{
+            .pairs = avx512bf16::pairs,
+            .widened = avx512::widened,
+            .narrow = avx512::Convert::narrow,
+            .narrow_pairs = avx512::Convert::narrow_pairs,
+            .bytes = cpu.int8 ? avx512vnni::bytes : avx2::reduced_kernels.bytes,
+            .quantise = avx512::Convert::quantise<float>,
+            .finish_bytes = cpu.int8 ? avx512::Convert::finish_bytes : avx2::reduced_kernels.finish_bytes};
+        if (isa == Isa::avx512) {
+            kernels.pairs.multiply = nullptr;
+        } else {
+            kernels.narrow = avx512bf16::Convert::narrow;
+            kernels.narrow_pairs = avx512bf16::Convert::narrow_pairs;
+            kernels.narrow_rows = avx512bf16::Convert::narrow_rows;
+        }
+        if (isa == Isa::amx) {
+            kernels.pairs = amx::TileProduct<amx::CpuTiles, amx::PairDot>::kernel;
+            kernels.bytes = amx::TileProduct<amx::CpuTiles, amx::ByteDot>::kernel;
+            kernels.finish_bytes = avx512::Convert::finish_bytes;
+        }
+        return kernels;
     }
     if (isa == Isa::avx2) return avx2::reduced_kernels;
 #elif defined(__aarch64__)
     if (isa == Isa::neon) {
         const CpuFeatures& cpu = cpu_features();
         ReducedKernels kernels = neon::reduced_kernels;
-        if (cpu.bf16) kernels.pairs = neonbf16::pairs;
+        if (cpu.bf16) {
+            kernels.pairs = neonbf16::pairs;
+            kernels.narrow_rows = neon::Conversions<neon::Vector>::narrow_rows;
+        }
         if (cpu.int8) kernels.bytes = neondot::bytes;
         if (cpu.i8mm) kernels.bytes = neoni8mm::bytes;
         return kernels;

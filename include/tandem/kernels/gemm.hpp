@@ -45,11 +45,6 @@ struct Target {
     std::size_t panel_stride;
 };
 
-/// The K blocking, in groups of the tile. It is part of the contract, not a tuning knob: products are summed in
-/// blocks of this depth in every configuration, so an output row's bits do not depend on M, on the other rows, or on
-/// the number of threads.
-inline constexpr std::size_t gemm_depth = 1024;
-
 /// Bytes of a line of the caches.
 inline constexpr std::size_t line = 64;
 
@@ -170,6 +165,9 @@ void pack_panel(const Operand<From>& operand, std::size_t filled, std::size_t de
     }
 }
 
+/// The most of a left operand that is to stay in the L2 cache while panels pass by, where that are tiles enough.
+inline constexpr std::size_t left_bytes = std::size_t{1} << 20;
+
 /// The most of a left operand that is packed ahead of the threads that share it: weight gradients of convolutions are as deep as
 /// a batch has pixels, and their operands whole would be as large as the activations.
 inline constexpr std::size_t shared_bytes = std::size_t{16} << 20;
@@ -257,6 +255,39 @@ inline void observe_product(std::size_t m, std::size_t n, std::size_t k) {
     if (const auto observer = product_observer.load(std::memory_order_relaxed); observer != nullptr) observer(m, n, k);
 }
 
+namespace detail {
+
+/// A tile of sums on its way into the result, row by row, while the next tile is made.
+template <class Sum, class FinishTile>
+struct Unfinished {
+    const FinishTile& finish;
+    std::size_t tile_columns;
+    const Sum* sums = nullptr;
+    std::size_t row = 0, rows = 0, column = 0, columns = 0, depth_begin = 0;
+    bool is_last = false;
+    std::size_t done = 0;
+
+    void begin(const Sum* made, std::size_t at, std::size_t height, std::size_t at_column, std::size_t width, std::size_t depth,
+               bool deepest) {
+        sums = made, row = at, rows = height, column = at_column, columns = width, depth_begin = depth, is_last = deepest;
+        done = 0;
+    }
+    void finish_to(std::size_t end) {
+        if (end <= done) return;
+        finish(sums + done * tile_columns, row + done, end - done, column, columns, depth_begin, is_last);
+        done = end;
+    }
+    Meanwhile meanwhile() {
+        return {[](void* state, std::size_t part, std::size_t all) {
+                    auto* const self = static_cast<Unfinished*>(state);
+                    self->finish_to(self->rows * part / all);
+                },
+                this};
+    }
+};
+
+}  // namespace detail
+
 /// Does nothing with a finished block.
 struct NoEpilogue {
     void operator()(std::size_t, std::size_t, std::size_t, std::size_t) const {}
@@ -270,12 +301,13 @@ template <class A, class T, class B, class Sum, class FinishTile, class Epilogue
 void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size_t n, std::size_t k,
                      const Operand<A>& a, const B* panels, const FinishTile& finish, const Epilogue& epilogue = {}) {
     observe_product(m, n, k);
-    const std::size_t block_depth = gemm_depth * tile.group;
+    const std::size_t block_depth = tile.depth * tile.group;
     const std::size_t panel_size = layout_of(tile).panel_size(k), column_panels = (n + tile.columns - 1) / tile.columns;
     const auto depth_at = [&](std::size_t begin) { return round_up(std::min(block_depth, k - begin), tile.group); };
     // A block of some tiles' rows stays in the L2 cache while all panels pass by. Where there are not eight blocks for
     // every core, the columns are split as well, so that none waits long for the last.
-    const detail::Shares blocks(m, std::min(m, tile.in_block * tile.rows), tile.unit);
+    const std::size_t fitting = detail::left_bytes / (tile.rows * depth_at(0) * sizeof(T));
+    const detail::Shares blocks(m, std::min(m, std::clamp<std::size_t>(fitting, 1, tile.in_block) * tile.rows), tile.unit);
     const std::size_t wanted = (8 * core_count() + blocks.count - 1) / blocks.count;
     const detail::Shares splits(column_panels,
                                 std::max<std::size_t>(column_panels / wanted, std::min<std::size_t>(2, column_panels)));
@@ -303,12 +335,13 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
             });
         }
         parallel_for(blocks.count * splits.count, 1, [&](std::size_t begin, std::size_t end) {
-            alignas(64) std::array<Sum, largest_tile> sums;
+            alignas(64) std::array<std::array<Sum, largest_tile>, 2> sums;
             for (std::size_t task = begin; task < end; ++task) {
                 const std::size_t row = blocks.begin(task / splits.count), rows = rows_of(task / splits.count);
                 const std::size_t first_panel = splits.begin(task % splits.count);
                 const std::size_t last_panel = splits.begin(task % splits.count + 1);
                 const detail::Shares tiles(rows, tile.rows, tile.unit);
+                detail::Unfinished<Sum, FinishTile> unfinished{finish, tile.columns};
                 for (std::size_t d = first_depth; d < last_depth; ++d) {
                     const std::size_t depth_begin = d * block_depth, depth = depth_at(depth_begin);
                     const Operand<A> block = a.from(row, depth_begin);
@@ -325,19 +358,30 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                     const bool is_last = d + 1 == depths;
                     for (std::size_t panel = first_panel; panel < last_panel; ++panel) {
                         const B* const right = panels + panel * panel_size + depth_begin * tile.columns;
-                        // The next panel is fetched meanwhile, a part by every tile.
-                        const B* const next = panel + 1 < last_panel ? right + panel_size : right;
-                        const std::size_t fetched = depth / tile.group * tile.fetched / sizeof(B);
+                        // The next panel is fetched meanwhile, a part by every tile; after a task's last one comes the next task's
+                        // first, most often on the same thread.
+                        const B* const next = panel + 1 < column_panels ? right + panel_size : right;
+                        const std::size_t share = depth * tile.columns / tiles.count;
+                        const std::size_t fetched = depth / tile.group * fetched_per_group / sizeof(B);
                         const std::size_t column = panel * tile.columns, columns = std::min(tile.columns, n - column);
                         for (std::size_t t = 0; t < tiles.count; ++t) {
                             const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
-                            tile.multiply(height, depth / tile.group, left.tile(first, depth), left.row,
-                                          left.group == 0 ? height : left.group, right, sums.data(),
-                                          (t + 1) * fetched <= depth * tile.columns ? next + t * fetched : right);
-                            finish(sums.data(), row + first, height, column, columns, depth_begin, is_last);
+                            if (tile.multiply_while == nullptr) {
+                                tile.multiply(height, depth / tile.group, left.tile(first, depth), left.row,
+                                              left.group == 0 ? height : left.group, right, sums[0].data(),
+                                              (t + 1) * fetched <= depth * tile.columns ? next + t * fetched : right);
+                                finish(sums[0].data(), row + first, height, column, columns, depth_begin, is_last);
+                                continue;
+                            }
+                            Sum* const into = sums[unfinished.sums == sums[0].data() ? 1 : 0].data();
+                            tile.multiply_while(height, depth / tile.group, left.tile(first, depth), left.row, right, into,
+                                                next + t * share, next == right ? 0 : share * sizeof(B), unfinished.meanwhile());
+                            unfinished.finish_to(unfinished.rows);
+                            unfinished.begin(into, row + first, height, column, columns, depth_begin, is_last);
                         }
                     }
                 }
+                unfinished.finish_to(unfinished.rows);
                 if (last_depth == depths) epilogue(row, row + rows, first_panel * tile.columns, std::min(last_panel * tile.columns, n));
             }
         });

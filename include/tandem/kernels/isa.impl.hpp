@@ -49,7 +49,7 @@ TANDEM_INLINE const CpuFeatures& cpu_features() {
         cpu.bf16 = cpu.avx512 && __builtin_cpu_supports("avx512bf16");
         cpu.slow_bf16 = __builtin_cpu_is("intel") != 0;
         cpu.int8 = cpu.avx512 && __builtin_cpu_supports("avx512vnni");
-        cpu.amx = cpu.avx512 && detail::asks_for_amx();
+        cpu.amx = cpu.bf16 && detail::asks_for_amx();
 #elif defined(__aarch64__) && defined(__linux__)
         cpu.neon = true;
         cpu.bf16 = (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0;

@@ -16,6 +16,18 @@ enum class Activation { none, gelu, quick_gelu, tanh_gelu, silu, relu, squared_r
 /// would take the buffers that the tile's own loads wait for.
 inline constexpr std::size_t fetched_per_group = 32;
 
+/// The K blocking, in groups of a tile. It is part of the contract, not a tuning knob: products are summed in blocks of
+/// one depth in every configuration, so an output row's bits do not depend on M, on the other rows, or on the number of
+/// threads.
+inline constexpr std::size_t gemm_depth = 1024;
+
+/// Work for the arithmetic units that a tile's products leave idle: `run` is called again and again, with how much of the
+/// product is done and how much there is.
+struct Meanwhile {
+    void (*run)(void* state, std::size_t done, std::size_t all) = nullptr;
+    void* state = nullptr;
+};
+
 /// The tile of a product. `group` neighbours along the depth are multiplied together: 1 for float and double, 2 for
 /// bfloat16, 4 for bytes.
 template <class A, class B, class Sum>
@@ -26,13 +38,18 @@ struct TileKernel {
 
     /// out[rows, columns] = a · b, for 1 to `rows` rows. Group g of row i of a stands at a[i · a_row + g · a_group], side
     /// by side (a_group = group) where group > 1; b holds `groups` times `columns` groups, side by side; out is packed.
-    /// What stands from `ahead` on is fetched into the L2 cache, `fetched` bytes a group; it is not read, and may be anywhere.
+    /// What stands from `ahead` on is fetched into the L2 cache, fetched_per_group bytes a group; it is not read, and may be
+    /// anywhere.
     void (*multiply)(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
                      const B* b, Sum* out, const void* ahead);
 
-    std::size_t unit = 1;     ///< so many rows take as long as fewer
-    std::size_t in_block = 8;  ///< tiles whose rows stay in the L2 cache while all panels pass by
-    std::size_t fetched = fetched_per_group;
+    /// multiply with other work in between, and ahead_bytes fetched evenly; null where there is nothing to be gained.
+    void (*multiply_while)(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, const B* b, Sum* out,
+                           const void* ahead, std::size_t ahead_bytes, const Meanwhile& meanwhile) = nullptr;
+
+    std::size_t depth = gemm_depth;
+    std::size_t unit = 1;      ///< so many rows take as long as fewer
+    std::size_t in_block = 8;  ///< most tiles whose rows stay in the L2 cache while all panels pass by
 };
 
 /// What becomes of a finished product: c = activation(product · scale + bias) · factor + residual, with what the activation
@@ -131,6 +148,34 @@ struct ByteProduct {
     const std::int32_t* column_sum;
 };
 
+/// What writes and reads the rows of bfloat16 that layers hand to one another where pairs are multiplied. Activations and
+/// softmax are as accurate as that, not as float32.
+struct NarrowRows {
+    /// KernelSet's finish_tile, and ReducedKernels' finish_bytes, into rows of bfloat16.
+    void (*finish)(const float* product, std::size_t product_stride, std::size_t rows, std::size_t columns, bfloat16* c,
+                   std::size_t c_stride, const Finish<float>& finish) = nullptr;
+    void (*finish_bytes)(const ByteProduct& product, std::size_t tile_columns, std::size_t rows, std::size_t columns,
+                         bfloat16* c, std::size_t c_stride, const Finish<float>& finish) = nullptr;
+
+    /// KernelSet's layer_norm, with a mean where `has_mean` is set; rows of y lie y_stride apart.
+    void (*layer_norm)(const float* x, const float* gain, const float* bias, bfloat16* y, std::size_t y_stride,
+                       std::size_t rows, std::size_t width, float eps, bool has_mean) = nullptr;
+
+    /// y = softmax(scale · x) over `count` elements, which lie in pieces of `panel`, `panel_step` apart; x is overwritten.
+    void (*softmax)(float* x, std::size_t panel, std::size_t panel_step, std::size_t count, float scale,
+                    bfloat16* y) = nullptr;
+
+    /// ReducedKernels' quantise.
+    void (*quantise)(const bfloat16* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) = nullptr;
+
+    /// Pair i of row j of `from` becomes pair j of row i of `to`, whose rows lie to_stride pairs apart.
+    void (*transpose_pairs)(const bfloat16* from, std::size_t from_stride, std::size_t rows, std::size_t pairs,
+                            bfloat16* to, std::size_t to_stride) = nullptr;
+
+    /// to[2 i] and to[2 i + 1] are first[i] and second[i].
+    void (*interleave)(const bfloat16* first, const bfloat16* second, bfloat16* to, std::size_t size) = nullptr;
+};
+
 /// What reduced precision adds to an instruction set: products of pairs and of bytes, and the conversions to them.
 struct ReducedKernels {
     /// Pairs of bfloat16 as one operation; `multiply` is null where the CPU has none that is faster than float's.
@@ -154,6 +199,9 @@ struct ReducedKernels {
     /// KernelSet's finish_tile for a product of bytes, whose tile is `tile_columns` wide.
     void (*finish_bytes)(const ByteProduct& product, std::size_t tile_columns, std::size_t rows, std::size_t columns,
                          float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish);
+
+    /// There where `pairs` can be multiplied.
+    NarrowRows narrow_rows = {};
 };
 
 }  // namespace tandem::inline TANDEM_ABI::kernels

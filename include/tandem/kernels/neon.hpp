@@ -66,6 +66,26 @@ struct Vector {
         vst2_u16(bits, uint16x4x2_t{{first.narrow(), second.narrow()}});
         std::memcpy(static_cast<void*>(to), bits, 2 * count * sizeof(bfloat16));
     }
+
+    static Vector load(const bfloat16* from, std::size_t count) {
+        return vreinterpretq_f32_u32(vshll_n_u16(words(from, count), 16));
+    }
+    static void store_pairs(const bfloat16* first, const bfloat16* second, bfloat16* to, std::size_t count) {
+        std::uint16_t bits[2 * lanes];
+        vst2_u16(bits, uint16x4x2_t{{words(first, count), words(second, count)}});
+        std::memcpy(static_cast<void*>(to), bits, 2 * count * sizeof(bfloat16));
+    }
+    static Vector reciprocal(const Vector& x) {
+        const float32x4_t estimate = vrecpeq_f32(x.value);
+        return vmulq_f32(estimate, vrecpsq_f32(x.value, estimate));
+    }
+
+private:
+    static uint16x4_t words(const bfloat16* from, std::size_t count) {
+        std::uint16_t bits[lanes]{};
+        std::memcpy(bits, static_cast<const void*>(from), count * sizeof(bfloat16));
+        return vld1_u16(bits);
+    }
 };
 
 inline Vector operator+(const Vector& a, const Vector& b) {
@@ -179,7 +199,7 @@ inline constexpr ReducedKernels reduced_kernels{.pairs = {.rows = 0, .columns = 
                                                 .narrow = Conversions<Vector>::narrow,
                                                 .narrow_pairs = Conversions<Vector>::narrow_pairs,
                                                 .bytes = OffsetTile<TileKernels<WideningBytes>>::kernel,
-                                                .quantise = Conversions<Vector>::quantise,
+                                                .quantise = Conversions<Vector>::quantise<float>,
                                                 .finish_bytes = Conversions<Vector>::finish_bytes};
 
 }  // namespace tandem::inline TANDEM_ABI::kernels::neon

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <numbers>
+#include <vector>
 
 #include <tandem/kernels/kernel_set.hpp>
 
@@ -233,6 +234,60 @@ inline void scalar_quantise(const float* x, std::uint8_t* y, std::size_t size, f
     }
 }
 
+/// NarrowRows::finish in plain C++.
+inline void scalar_finish_narrow(const float* product, std::size_t product_stride, std::size_t rows, std::size_t columns,
+                                 bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+    for (std::size_t i = 0; i < rows; ++i) {
+        for (std::size_t j = 0; j < columns; ++j) {
+            float value = 0;
+            Scalar<float>::finish_tile(product + i * product_stride + j, 1, 1, 1, &value, 1, false, finish.at(i, j));
+            c[i * c_stride + j] = value;
+        }
+    }
+}
+
+/// NarrowRows::layer_norm in plain C++.
+inline void scalar_layer_norm_narrow(const float* x, const float* gain, const float* bias, bfloat16* y,
+                                     std::size_t y_stride, std::size_t rows, std::size_t width, float eps, bool has_mean) {
+    std::vector<float> normed(width);
+    for (std::size_t i = 0; i < rows; ++i) {
+        float mean = 0, inverse = 0;
+        Scalar<float>::layer_norm(x + i * width, gain, bias, normed.data(), has_mean ? &mean : nullptr, &inverse, 1, width, eps);
+        std::copy_n(normed.data(), width, y + i * y_stride);
+    }
+}
+
+/// NarrowRows::softmax in plain C++.
+inline void scalar_softmax_narrow(float* x, std::size_t panel, std::size_t panel_step, std::size_t count, float scale,
+                                  bfloat16* y) {
+    std::vector<float> row(count);
+    for (std::size_t j = 0; j < count; ++j) row[j] = x[j / panel * panel_step + j % panel];
+    Scalar<float>::softmax(row.data(), count, scale);
+    std::copy_n(row.data(), count, y);
+}
+
+/// NarrowRows::quantise in plain C++.
+inline void scalar_quantise_narrow(const bfloat16* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+    const std::vector<float> row(x, x + size);
+    scalar_quantise(row.data(), y, size, scale, zero);
+}
+
+/// NarrowRows::transpose_pairs in plain C++.
+inline void scalar_transpose_pairs(const bfloat16* from, std::size_t from_stride, std::size_t rows, std::size_t pairs,
+                                   bfloat16* to, std::size_t to_stride) {
+    for (std::size_t j = 0; j < rows; ++j) {
+        for (std::size_t i = 0; i < pairs; ++i) std::copy_n(from + j * from_stride + 2 * i, 2, to + 2 * (i * to_stride + j));
+    }
+}
+
+/// NarrowRows::interleave in plain C++.
+inline void scalar_interleave(const bfloat16* first, const bfloat16* second, bfloat16* to, std::size_t size) {
+    for (std::size_t i = 0; i < size; ++i) {
+        to[2 * i] = first[i];
+        to[2 * i + 1] = second[i];
+    }
+}
+
 /// ReducedKernels::finish_bytes in plain C++.
 inline void scalar_finish_bytes(const ByteProduct& product, std::size_t tile_columns, std::size_t rows,
                                 std::size_t columns, float* c, std::size_t c_stride, bool accumulate,
@@ -244,6 +299,14 @@ inline void scalar_finish_bytes(const ByteProduct& product, std::size_t tile_col
             Scalar<float>::finish_tile(&value, 1, 1, 1, c + i * c_stride + j, c_stride, accumulate, finish.at(i, j));
         }
     }
+}
+
+/// NarrowRows::finish_bytes in plain C++.
+inline void scalar_finish_bytes_narrow(const ByteProduct& product, std::size_t tile_columns, std::size_t rows,
+                                       std::size_t columns, bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+    std::vector<float> values(rows * columns);
+    scalar_finish_bytes(product, tile_columns, rows, columns, values.data(), columns, false, {});
+    scalar_finish_narrow(values.data(), columns, rows, columns, c, c_stride, finish);
 }
 
 }  // namespace tandem::inline TANDEM_ABI::kernels

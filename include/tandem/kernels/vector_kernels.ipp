@@ -2,26 +2,8 @@
 // a template is fixed where it is defined. A vector type V has lanes, tile_rows, load and store (whole and of the first
 // `count` lanes), arithmetic operators, fma, min and max (both give a NaN if the second operand is one), round,
 // and scale_by_power; for reduced precision also difference_of_products, store_narrow, store_narrow_pairs
-// and store_bytes.
-
-// Σ and max over lanes in a fixed order, so that every caller gets the same bits.
-template <class V>
-typename V::element sum(const V& a) {
-    alignas(64) typename V::element lane[V::lanes];
-    a.store(lane);
-    for (std::size_t half = V::lanes / 2; half > 0; half /= 2) {
-        for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
-    }
-    return lane[0];
-}
-template <class V>
-typename V::element largest(const V& a) {
-    alignas(64) typename V::element lane[V::lanes];
-    a.store(lane);
-    typename V::element most = lane[0];
-    for (std::size_t i = 1; i < V::lanes; ++i) most = lane[i] > most ? lane[i] : most;
-    return most;
-}
+// and store_bytes; for rows of bfloat16 between layers load of bfloat16 and store_pairs, and, if it has them, reciprocal, good
+// to 2^-12, and fraction, x above the whole number below it, which scale_by_power then rounds down to.
 
 /// The register tile of a dot product: Dot says how one broadcast group of the left operand meets one vector of groups of
 /// the right one.
@@ -107,6 +89,23 @@ struct VectorKernels {
     using T = typename V::element;
     static constexpr std::size_t lanes = V::lanes;
 
+    // Σ and max over lanes in a fixed order, so that every caller gets the same bits.
+    static T sum(const V& a) {
+        alignas(64) T lane[lanes];
+        a.store(lane);
+        for (std::size_t half = lanes / 2; half > 0; half /= 2) {
+            for (std::size_t i = 0; i < half; ++i) lane[i] += lane[i + half];
+        }
+        return lane[0];
+    }
+    static T largest(const V& a) {
+        alignas(64) T lane[lanes];
+        a.store(lane);
+        T most = lane[0];
+        for (std::size_t i = 1; i < lanes; ++i) most = lane[i] > most ? lane[i] : most;
+        return most;
+    }
+
     /// A tile of sums in float or double.
     struct Sums {
         const T* data;
@@ -122,44 +121,97 @@ struct VectorKernels {
         finish_product(Sums{product, product_stride}, rows, columns, c, c_stride, accumulate, finish);
     }
 
-    template <class Product>
+    /// Into rows of T, or of bfloat16 with activations as accurate as that; those are not accumulated.
+    template <class Product, class Out>
     [[gnu::always_inline]] static inline void finish_product(const Product& product, std::size_t rows, std::size_t columns,
-                                                             T* c, std::size_t c_stride, bool accumulate,
+                                                             Out* c, std::size_t c_stride, bool accumulate,
                                                              const Finish<T>& finish) {
+        const bool is_plain = !accumulate && finish.scale == nullptr && finish.before == nullptr && finish.factor == nullptr;
+        if (is_plain && columns % (2 * lanes) == 0) {
+            finish_plain(product, rows, columns, c, c_stride, finish);
+            return;
+        }
         for (std::size_t i = 0; i < rows; ++i) {
-            T* const to = c + i * c_stride;
+            Out* const to = c + i * c_stride;
             for (std::size_t j = 0; j < columns; j += lanes) {
                 const std::size_t count = columns - j < lanes ? columns - j : lanes;
                 V value = product(i, j, count);
-                if (accumulate) value = value + load(to + j, count);
+                if constexpr (std::is_same_v<Out, T>) {
+                    if (accumulate) value = value + load(to + j, count);
+                }
                 if (finish.scale != nullptr) value = value * load(finish.scale + j, count);
                 if (finish.bias != nullptr) value = value + load(finish.bias + j, count);
                 if (finish.before != nullptr) store(finish.before + i * finish.before_stride + j, value, count);
-                value = activated(finish.activation, value);
+                value = activated<!std::is_same_v<Out, T>>(finish.activation, value);
                 if (finish.factor != nullptr) value = value * load(finish.factor + i * finish.factor_stride + j, count);
                 if (finish.residual != nullptr) value = value + load(finish.residual + i * finish.residual_stride + j, count);
-                store(to + j, value, count);
+                store_as(to + j, value, count);
             }
+        }
+    }
+
+    /// What most products get, bias, activation and residual, with nothing to ask in the loop.
+    template <class Product, class Out>
+    [[gnu::always_inline]] static inline void finish_plain(const Product& product, std::size_t rows, std::size_t columns,
+                                                           Out* c, std::size_t c_stride, const Finish<T>& finish) {
+        const auto run = [&]<Activation activation, bool has_residual>() __attribute__((always_inline)) {
+            for (std::size_t j = 0; j < columns; j += 2 * lanes) {
+                const bool has_bias = finish.bias != nullptr;
+                const V first_bias = has_bias ? V::load(finish.bias + j) : V(0);
+                const V second_bias = has_bias ? V::load(finish.bias + j + lanes) : V(0);
+                for (std::size_t i = 0; i < rows; ++i) {
+                    V first = product(i, j, lanes) + first_bias, second = product(i, j + lanes, lanes) + second_bias;
+                    first = activated<!std::is_same_v<Out, T>>(activation, first);
+                    second = activated<!std::is_same_v<Out, T>>(activation, second);
+                    if constexpr (has_residual) {
+                        const T* const residual = finish.residual + i * finish.residual_stride + j;
+                        first = first + V::load(residual);
+                        second = second + V::load(residual + lanes);
+                    }
+                    store_two(c + i * c_stride + j, first, second);
+                }
+            }
+        };
+        const auto with = [&]<Activation activation>() __attribute__((always_inline)) {
+            finish.residual != nullptr ? run.template operator()<activation, true>() : run.template operator()<activation, false>();
+        };
+        switch (finish.activation) {
+            case Activation::gelu: return with.template operator()<Activation::gelu>();
+            case Activation::quick_gelu: return with.template operator()<Activation::quick_gelu>();
+            case Activation::tanh_gelu: return with.template operator()<Activation::tanh_gelu>();
+            case Activation::silu: return with.template operator()<Activation::silu>();
+            case Activation::relu: return with.template operator()<Activation::relu>();
+            case Activation::squared_relu: return with.template operator()<Activation::squared_relu>();
+            case Activation::none: return with.template operator()<Activation::none>();
         }
     }
 
     static void transpose(const T* from, std::size_t from_stride, std::size_t rows, std::size_t columns, T* to,
                           std::size_t to_stride) {
+        transpose_bytes(reinterpret_cast<const char*>(from), from_stride, rows, columns, reinterpret_cast<char*>(to), to_stride);
+    }
+
+    /// Of any elements that are as large as a T; strides count them.
+    static void transpose_bytes(const char* from, std::size_t from_stride, std::size_t rows, std::size_t columns, char* to,
+                                std::size_t to_stride) {
+        constexpr std::size_t size = sizeof(T);
         std::size_t i = 0;
 #if !defined(__CUDACC__)  // nvcc's front end does not know __builtin_shufflevector
         for (; i + lanes <= rows; i += lanes) {
             std::size_t j = 0;
             for (; j + lanes <= columns; j += lanes) {
-                transpose_block(from + i * from_stride + j, from_stride, to + j * to_stride + i, to_stride,
-                                std::make_index_sequence<lanes>{});
+                transpose_block(from + (i * from_stride + j) * size, from_stride * size, to + (j * to_stride + i) * size,
+                                to_stride * size, std::make_index_sequence<lanes>{});
             }
             for (; j < columns; ++j) {
-                for (std::size_t l = 0; l < lanes; ++l) to[j * to_stride + i + l] = from[(i + l) * from_stride + j];
+                for (std::size_t l = i; l < i + lanes; ++l)
+                    std::memcpy(to + (j * to_stride + l) * size, from + (l * from_stride + j) * size, size);
             }
         }
 #endif
         for (; i < rows; ++i) {
-            for (std::size_t j = 0; j < columns; ++j) to[j * to_stride + i] = from[i * from_stride + j];
+            for (std::size_t j = 0; j < columns; ++j)
+                std::memcpy(to + (j * to_stride + i) * size, from + (i * from_stride + j) * size, size);
         }
     }
 
@@ -179,25 +231,25 @@ struct VectorKernels {
 
     static void layer_norm(const T* x, const T* gain, const T* bias, T* y, T* mean, T* inverse, std::size_t rows,
                            std::size_t width, T eps) {
-        const std::size_t whole = width / lanes * lanes;
         for (std::size_t i = 0; i < rows; ++i, x += width, y += width) {
-            const T mu = mean == nullptr ? T{0} : row_sum(x, width) / static_cast<T>(width);
-            V squares(0);
-            for (std::size_t j = 0; j < whole; j += lanes) {
-                const V centred = V::load(x + j) - V(mu);
-                squares = fma(centred, centred, squares);
-            }
-            T rest{0};
-            for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
-            const T variance = (sum(squares) + rest) / static_cast<T>(width);
-            const T scale = T{1} / std::sqrt(variance + eps);
+            const RowMoments moments = moments_of(x, width, eps, mean != nullptr);
             for (std::size_t j = 0; j < width; j += lanes) {
                 const std::size_t count = width - j < lanes ? width - j : lanes;
-                const V shift = bias == nullptr ? V(0) : load(bias + j, count);
-                store(y + j, fma((load(x + j, count) - V(mu)) * V(scale), load(gain + j, count), shift), count);
+                store(y + j, normed(moments, x + j, gain + j, bias == nullptr ? bias : bias + j, count), count);
             }
-            if (mean != nullptr) mean[i] = mu;
-            inverse[i] = scale;
+            if (mean != nullptr) mean[i] = moments.mean;
+            inverse[i] = moments.inverse;
+        }
+    }
+
+    static void layer_norm_narrow(const T* x, const T* gain, const T* bias, bfloat16* y, std::size_t y_stride,
+                                  std::size_t rows, std::size_t width, T eps, bool has_mean) {
+        for (std::size_t i = 0; i < rows; ++i, x += width, y += y_stride) {
+            const RowMoments moments = moments_of(x, width, eps, has_mean);
+            for (std::size_t j = 0; j < width; j += lanes) {
+                const std::size_t count = width - j < lanes ? width - j : lanes;
+                normed(moments, x + j, gain + j, bias == nullptr ? bias : bias + j, count).store_narrow(y + j, count);
+            }
         }
     }
 
@@ -275,6 +327,42 @@ struct VectorKernels {
         }
     }
 
+    static void softmax_narrow(T* x, std::size_t panel, std::size_t panel_step, std::size_t count, T scale, bfloat16* y) {
+        const auto for_each_vector = [&](const auto& body) {
+            for (std::size_t first = 0; first < count; first += panel, x += panel_step) {
+                const std::size_t last = count - first < panel ? count - first : panel;
+                for (std::size_t j = 0; j < last; j += lanes) body(x + j, first + j, last - j < lanes ? last - j : lanes);
+            }
+            x -= (count + panel - 1) / panel * panel_step;
+        };
+        V peaks(x[0]);  // a lane that holds no element holds this one
+        for_each_vector([&](const T* from, std::size_t, std::size_t here) {
+            if (here == lanes) {
+                peaks = max(peaks, V::load(from));
+            } else {
+                for (std::size_t j = 0; j < here; ++j) peaks = max(peaks, V(from[j]));
+            }
+        });
+        constexpr T per_e = static_cast<T>(1.44269504088896340736);  // 1 / ln(2)
+        const V steep(per_e * scale), peak(-per_e * scale * largest(peaks));
+        V sums(0);
+        T total{0};
+        for_each_vector([&](T* from, std::size_t, std::size_t here) {
+            const V value = power_narrow(fma(steep, load(from, here), peak));
+            store(from, value, here);
+            if (here == lanes) {
+                sums = sums + value;
+            } else {
+                for (std::size_t j = 0; j < here; ++j) total += from[j];
+            }
+        });
+        const V normaliser(T{1} / (sum(sums) + total));
+        for_each_vector([&](const T* from, std::size_t at, std::size_t here) {
+            const V value = load(from, here) * normaliser;
+            value.store_narrow(y + at, here);
+        });
+    }
+
     static void sum_of_products(std::size_t terms, const T* const* x, const T* const* factors, const T* bias,
                                 Activation activation, T* y, std::size_t width) {
         std::size_t j = 0;
@@ -345,7 +433,7 @@ private:
 #if !defined(__CUDACC__)
     /// Interleaving row k with row k + lanes / 2, for every k, log2(lanes) times over, transposes a square.
     template <std::size_t... Lane>
-    [[gnu::always_inline]] static inline void transpose_block(const T* from, std::size_t from_stride, T* to,
+    [[gnu::always_inline]] static inline void transpose_block(const char* from, std::size_t from_stride, char* to,
                                                               std::size_t to_stride, std::index_sequence<Lane...>) {
         constexpr std::size_t half = lanes / 2;
         typedef T Row __attribute__((vector_size(lanes * sizeof(T))));
@@ -375,6 +463,47 @@ private:
         }
     }
 
+    [[gnu::always_inline]] static inline void store_as(T* to, const V& value, std::size_t count) { store(to, value, count); }
+    [[gnu::always_inline]] static inline void store_two(T* to, const V& first, const V& second) {
+        first.store(to);
+        second.store(to + lanes);
+    }
+    template <class Narrow>
+    [[gnu::always_inline]] static inline void store_as(Narrow* to, const V& value, std::size_t count) {
+        value.store_narrow(to, count);
+    }
+    template <class Narrow>
+    [[gnu::always_inline]] static inline void store_two(Narrow* to, const V& first, const V& second) {
+        if constexpr (requires { V::store_narrow(first, second, to); }) {
+            V::store_narrow(first, second, to);
+        } else {
+            first.store_narrow(to, lanes);
+            second.store_narrow(to + lanes, lanes);
+        }
+    }
+
+    struct RowMoments {
+        T mean, inverse;
+    };
+    [[gnu::always_inline]] static inline RowMoments moments_of(const T* x, std::size_t width, T eps, bool has_mean) {
+        const std::size_t whole = width / lanes * lanes;
+        const T mu = has_mean ? row_sum(x, width) / static_cast<T>(width) : T{0};
+        V squares(0);
+        for (std::size_t j = 0; j < whole; j += lanes) {
+            const V centred = V::load(x + j) - V(mu);
+            squares = fma(centred, centred, squares);
+        }
+        T rest{0};
+        for (std::size_t j = whole; j < width; ++j) rest += (x[j] - mu) * (x[j] - mu);
+        const T variance = (sum(squares) + rest) / static_cast<T>(width);
+        return {mu, T{1} / std::sqrt(variance + eps)};
+    }
+    [[gnu::always_inline]] static inline V normed(const RowMoments& moments, const T* x, const T* gain, const T* bias,
+                                                  std::size_t count) {
+        const V shift = bias == nullptr ? V(0) : load(bias, count);
+        return fma((load(x, count) - V(moments.mean)) * V(moments.inverse), load(gain, count), shift);
+    }
+
     static T row_sum(const T* x, std::size_t width) {
         V sums(0);
         for (std::size_t j = 0; j < width; j += lanes) sums = sums + load(x + j, width - j < lanes ? width - j : lanes);
@@ -401,7 +530,29 @@ private:
         }
     }
 
+    /// 2^t to 2^-13: a whole power of two, and a cubic polynomial fitted to 2^r on [0, 1].
+    static V power_narrow(const V& t) {
+        if constexpr (requires { V::fraction(t); }) {
+            return scale_by_power(cubic_power(V::fraction(t)), t);
+        } else {
+            const V held = min(V(126.0f), max(V(-126.0f), t)), power = round(held - V(0.5f));
+            return scale_by_power(cubic_power(held - power), power);
+        }
+    }
+    static V cubic_power(const V& r) {
+        const V slope = fma(fma(V(0.0780245227f), r, V(0.226067155f)), r, V(0.695833541f));
+        return fma(slope, r, V(0.999925219f));
+    }
+    static V reciprocal(const V& x) {
+        if constexpr (requires { V::reciprocal(x); }) {
+            return V::reciprocal(x);
+        } else {
+            return V(1) / x;
+        }
+    }
+
     /// erf(x). Floats by a rational function fitted to erf on [0, 3.95], beyond which erf is 1 to 2.4e-8.
+    template <bool is_narrow = false>
     static V erf(const V& x) {
         if constexpr (requires { V::erf(x); }) {
             return V::erf(x);
@@ -419,11 +570,23 @@ private:
             q = fma(q, s, V(0.11455640197f));
             q = fma(q, s, V(0.50308275223f));
             q = fma(q, s, V(1));
-            return z * p / q;
+            if constexpr (is_narrow) {
+                const V inverse = reciprocal(q);
+                return z * p * fma(inverse, fma(V(0) - q, inverse, V(1)), inverse);
+            } else {
+                return z * p / q;
+            }
         }
     }
 
-    static V sigmoid(const V& x) { return V(1) / (V(1) + exp(V(0) - x)); }
+    template <bool is_narrow = false>
+    static V sigmoid(const V& x) {
+        if constexpr (is_narrow) {
+            return reciprocal(V(1) + power_narrow(V(-1.44269504f) * x));
+        } else {
+            return V(1) / (V(1) + exp(V(0) - x));
+        }
+    }
 
     // Every activation here is x times a gate: Φ(x), σ(1.702 x), σ(x), max(0, x), and σ(2u) with u = sqrt(2/π)(x + 0.044715 x³).
     static constexpr T root_half = static_cast<T>(0.70710678118654752440);
@@ -431,15 +594,22 @@ private:
     static constexpr T cubic = static_cast<T>(0.044715), quick = static_cast<T>(1.702);
 
     static T steepness(Activation activation) { return activation == Activation::silu ? T{1} : quick; }
-    static V normal_distribution(const V& x) { return V(static_cast<T>(0.5)) * (V(1) + erf(x * V(root_half))); }
-    static V tanh_gate(const V& x) { return sigmoid(V(twice_root) * fma(V(cubic) * x * x, x, x)); }
+    template <bool is_narrow = false>
+    static V normal_distribution(const V& x) {
+        return V(static_cast<T>(0.5)) * (V(1) + erf<is_narrow>(x * V(root_half)));
+    }
+    template <bool is_narrow = false>
+    static V tanh_gate(const V& x) {
+        return sigmoid<is_narrow>(V(twice_root) * fma(V(cubic) * x * x, x, x));
+    }
 
+    template <bool is_narrow = false>
     [[gnu::always_inline]] static inline V activated(Activation activation, const V& x) {
         switch (activation) {
-            case Activation::gelu: return x * normal_distribution(x);
+            case Activation::gelu: return x * normal_distribution<is_narrow>(x);
             case Activation::quick_gelu:
-            case Activation::silu: return x * sigmoid(V(steepness(activation)) * x);
-            case Activation::tanh_gelu: return x * tanh_gate(x);
+            case Activation::silu: return x * sigmoid<is_narrow>(V(steepness(activation)) * x);
+            case Activation::tanh_gelu: return x * tanh_gate<is_narrow>(x);
             case Activation::relu: return max(V(0), x);
             case Activation::squared_relu: return x * max(V(0), x);
             case Activation::none: break;
@@ -493,7 +663,8 @@ struct Conversions {
         }
     }
 
-    static void quantise(const float* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
+    template <class From>
+    static void quantise(const From* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
         // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
         V low(0), high(0);
         for (std::size_t j = 0; j < size; j += V::lanes) {
@@ -501,7 +672,7 @@ struct Conversions {
             low = min(low, value);
             high = max(high, value);
         }
-        const float least = -largest(V(0) - low), range = largest(high) - least;
+        const float least = -VectorKernels<V>::largest(V(0) - low), range = VectorKernels<V>::largest(high) - least;
         scale = range > 0 ? range / 255 : 1;
         const V inverse(1 / scale), shift = round(V(-least) * inverse);
         zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
@@ -528,4 +699,36 @@ struct Conversions {
                              float* c, std::size_t c_stride, bool accumulate, const Finish<float>& finish) {
         VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, accumulate, finish);
     }
+
+    static void interleave(const bfloat16* first, const bfloat16* second, bfloat16* to, std::size_t size) {
+        for (std::size_t j = 0; j < size; j += V::lanes) {
+            V::store_pairs(first + j, second + j, to + 2 * j, size - j < V::lanes ? size - j : V::lanes);
+        }
+    }
+
+    static void transpose_pairs(const bfloat16* from, std::size_t from_stride, std::size_t rows, std::size_t pairs,
+                                bfloat16* to, std::size_t to_stride) {
+        static_assert(2 * sizeof(bfloat16) == sizeof(float));
+        VectorKernels<V>::transpose_bytes(reinterpret_cast<const char*>(from), from_stride / 2, rows, pairs,
+                                          reinterpret_cast<char*>(to), to_stride);
+    }
+
+    static void finish_narrow(const float* product, std::size_t product_stride, std::size_t rows, std::size_t columns,
+                              bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+        const typename VectorKernels<V>::Sums sums{product, product_stride};
+        VectorKernels<V>::finish_product(sums, rows, columns, c, c_stride, false, finish);
+    }
+
+    static void finish_bytes_narrow(const ByteProduct& product, std::size_t tile_columns, std::size_t rows,
+                                    std::size_t columns, bfloat16* c, std::size_t c_stride, const Finish<float>& finish) {
+        VectorKernels<V>::finish_product(Bytes{product, tile_columns}, rows, columns, c, c_stride, false, finish);
+    }
+
+    static constexpr NarrowRows narrow_rows{.finish = finish_narrow,
+                                            .finish_bytes = finish_bytes_narrow,
+                                            .layer_norm = VectorKernels<V>::layer_norm_narrow,
+                                            .softmax = VectorKernels<V>::softmax_narrow,
+                                            .quantise = quantise<bfloat16>,
+                                            .transpose_pairs = transpose_pairs,
+                                            .interleave = interleave};
 };

@@ -100,7 +100,13 @@ struct SelfAttention {
     [[no_unique_address]] QueryNorm ln_q;
     [[no_unique_address]] KeyNorm ln_k;
 
+    static constexpr bool passes_narrow = !has_norm && !shape.rotary && head_width % 2 == 0;
+
     struct Saved {
+        Narrow<qkv_width> narrow_qkv;
+        Narrow<q_width> narrow_q, narrow_mixed;
+        Narrow<2 * kv_width> narrow_kv;
+        Narrow<width> narrow_picked;
         Tensor<C, Shape<dynamic, qkv_width>> qkv, qkv_gradient;
         Tensor<C, Shape<dynamic, q_width>> mixed, mixed_gradient;
         /// Of picked rows only: their inputs and queries. Keys and values are those of all rows.
@@ -145,6 +151,15 @@ struct SelfAttention {
         kernels::attention<C>(kernel_shape(sequences, {}), operands(all(saved.qkv.data()), saved), saved.mixed.data(),
                               q_width);
         out_proj.forward(saved.mixed, y, finish);
+    }
+
+    /// The same from rows of bfloat16: see NarrowPart.
+    void forward_narrow(NarrowView<width> x, Rows<C, width> y, const Sequences<C>& sequences, Saved& saved,
+                        const kernels::Finish<C>& finish) const {
+        in_proj.forward_narrow(x, saved.narrow_qkv);
+        const bfloat16* const qkv = saved.narrow_qkv.data();
+        const std::size_t stride = saved.narrow_qkv.extent(1);
+        mix_narrow({qkv, stride, qkv + q_width, stride, qkv + q_width + kv_width, stride}, sequences, {}, y, saved, finish);
     }
 
     void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>& sequences,
@@ -229,6 +244,19 @@ struct SelfAttention {
         out_proj.forward(saved.mixed, y, finish);
     }
 
+    /// The same from rows of bfloat16.
+    void forward_picked_narrow(NarrowView<width> x, Rows<C, width> y, const Sequences<C>& sequences,
+                               std::span<const std::size_t> picked, Saved& saved, const kernels::Finish<C>& finish) const {
+        saved.narrow_picked.resize(picked.size());
+        gather_rows<bfloat16, kernels::narrow_length(width)>(x, picked, saved.narrow_picked);
+        in_proj.forward_narrow(saved.narrow_picked, saved.narrow_q, {}, 0, q_width);
+        in_proj.forward_narrow(x, saved.narrow_kv, {}, q_width, qkv_width);
+        const bfloat16* const kv = saved.narrow_kv.data();
+        const std::size_t stride = saved.narrow_kv.extent(1);
+        mix_narrow({saved.narrow_q.data(), saved.narrow_q.extent(1), kv, stride, kv + kv_width, stride}, sequences, picked, y, saved,
+                   finish);
+    }
+
     /// Adds to the gradients, and writes dx for all rows, given dy for the picked ones.
     void backward_picked(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx,
                          const Sequences<C>& sequences, std::span<const std::size_t> picked, Saved& saved,
@@ -289,6 +317,14 @@ private:
 
     static Operands all(C* qkv) { return {qkv, qkv_width, qkv + q_width, qkv_width, qkv + q_width + kv_width, qkv_width}; }
     static Operands apart(C* q, C* kv) { return {q, q_width, kv, 2 * kv_width, kv + kv_width, 2 * kv_width}; }
+
+    void mix_narrow(const kernels::AttentionOperands<const bfloat16>& projected, const Sequences<C>& sequences,
+                    std::span<const std::size_t> picked, Rows<C, width> y, Saved& saved,
+                    const kernels::Finish<C>& finish) const {
+        saved.narrow_mixed.resize(y.extent(0));
+        kernels::attention(kernel_shape(sequences, picked), projected, saved.narrow_mixed.data(), saved.narrow_mixed.extent(1));
+        out_proj.forward_narrow(saved.narrow_mixed, y, finish);
+    }
 
     static kernels::AttentionShape kernel_shape(const Sequences<C>& sequences, std::span<const std::size_t> picked) {
         return {.offsets = sequences.offsets,

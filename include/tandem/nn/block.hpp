@@ -61,6 +61,8 @@ struct Block {
         /// Pre: what the norms gave. Post: the sums they were given. Parallel: normed_2 is the gradient of the MLP's
         /// input.
         Stream normed_1, middle, normed_2;
+        /// What the norms gave where layers hand one another rows of bfloat16.
+        Narrow<width> narrow;
         /// For picked rows: their inputs, or all rows of a mixer that cannot pick; and the offsets of sequences of one
         /// row.
         Stream whole;
@@ -90,6 +92,18 @@ struct Block {
     void forward(Rows<const C, width> x, Rows<C, width> y, const Sequences<C>& sequences, Saved& saved,
                  bool keep) const {
         const std::size_t rows = x.extent(0);
+        if constexpr (can_pass_narrow) {
+            if (kernels::passes_narrow<T>()) {
+                ln_1.forward_narrow(x, saved.narrow);
+                Rows<C, width> middle = y;
+                if constexpr (!is_parallel) {
+                    saved.middle.resize(rows);
+                    middle = saved.middle;
+                }
+                attn.forward_narrow(saved.narrow, x, middle, sequences, saved.mixer);
+                return second_half_narrow(y, sequences, saved);
+            }
+        }
         saved.normed_1.resize(rows);
         if constexpr (is_post) {
             attn.forward(x, x, saved.normed_1, sequences, saved.mixer, keep);
@@ -160,6 +174,22 @@ struct Block {
             std::iota(saved.ends.begin(), saved.ends.end(), std::size_t{0});
             const Sequences<C> ends{.offsets = saved.ends, .gelu = sequences.gelu};
             gather_rows<C, width>(x, picked, saved.whole);
+            if constexpr (can_pass_narrow) {
+                if (kernels::passes_narrow<T>()) {
+                    ln_1.forward_narrow(x, saved.narrow);
+                    Rows<C, width> middle = y;
+                    if constexpr (!is_parallel) {
+                        saved.middle.resize(count);
+                        middle = saved.middle;
+                    }
+                    attn.forward_picked_narrow(saved.narrow, saved.whole, middle, sequences, picked, ends, saved.mixer);
+                    if constexpr (is_parallel) {
+                        gather_rows<bfloat16, kernels::narrow_length(width)>(saved.narrow, picked, saved.narrow);
+                        saved.narrow.resize(count);
+                    }
+                    return second_half_narrow(y, ends, saved);
+                }
+            }
             if constexpr (is_post) {
                 saved.normed_1.resize(count);
                 attn.forward_picked(x, saved.whole, saved.normed_1, sequences, picked, ends, saved.mixer, keep);
@@ -244,6 +274,13 @@ struct Block {
 
 private:
     static constexpr bool mixer_picks = requires { Mixer::can_pick(); };
+    static constexpr bool can_pass_narrow = [] {
+        if constexpr (requires { requires NarrowPart<Mixer> && NarrowPart<Feedforward>; }) {
+            return !Trainable<T> && !is_post && width <= kernels::narrow_depth &&
+                   requires(const Norm& norm, Rows<const C, width> x, Narrow<width>& y) { norm.forward_narrow(x, y); };
+        }
+        return false;
+    }();
 
     static bool can_pick() {
         if constexpr (mixer_picks) {
@@ -268,6 +305,16 @@ private:
             saved.normed_2.resize(rows);
             ln_2.forward(saved.middle, saved.normed_2, saved.norm_2);
             mlp.forward(saved.normed_2, saved.middle, y, sequences, saved.mlp, keep);
+        }
+    }
+
+    /// second_half(), after the mixer got rows of bfloat16.
+    void second_half_narrow(Rows<C, width> y, const Sequences<C>& sequences, Saved& saved) const {
+        if constexpr (is_parallel) {
+            mlp.forward_narrow(saved.narrow, y, y, sequences, saved.mlp);
+        } else {
+            ln_2.forward_narrow(saved.middle, saved.narrow);
+            mlp.forward_narrow(saved.narrow, saved.middle, y, sequences, saved.mlp);
         }
     }
 

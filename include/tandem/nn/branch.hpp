@@ -66,6 +66,22 @@ struct Branch {
         });
     }
 
+    /// The same from rows of bfloat16, of a NarrowPart.
+    void forward_narrow(NarrowView<Width> x, Rows<const C, Width> residual, Rows<C, Width> y,
+                        const Sequences<C>& sequences, Saved& saved) const {
+        run(residual, y, sequences, saved, false, [&](Rows<C, Width> to, const kernels::Finish<C>* finish) {
+            part.forward_narrow(x, to, sequences, saved.part, finish != nullptr ? *finish : kernels::Finish<C>{});
+        });
+    }
+    void forward_picked_narrow(NarrowView<Width> x, Rows<const C, Width> residual, Rows<C, Width> y,
+                               const Sequences<C>& sequences, std::span<const std::size_t> picked,
+                               const Sequences<C>& ends, Saved& saved) const {
+        run(residual, y, ends, saved, false, [&](Rows<C, Width> to, const kernels::Finish<C>* finish) {
+            part.forward_picked_narrow(x, to, sequences, picked, saved.part,
+                                       finish != nullptr ? *finish : kernels::Finish<C>{});
+        });
+    }
+
     /// The same for the rows that `picked` names, one in every sequence; residual and y hold those rows alone, and
     /// `ends` says so.
     void forward_picked(Rows<const C, Width> x, Rows<const C, Width> residual, Rows<C, Width> y,

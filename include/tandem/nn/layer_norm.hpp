@@ -49,6 +49,17 @@ struct LayerNorm {
         });
     }
 
+    /// The same into rows of bfloat16, where kernels::passes_narrow<T>().
+    void forward_narrow(Rows<const C, Width> x, Narrow<Width>& y) const {
+        const std::size_t stride = y.extent(1);
+        y.resize(x.extent(0));
+        parallel_for(x.extent(0), grain, [&](std::size_t first, std::size_t last) {
+            kernels::active_reduced().narrow_rows.layer_norm(x.data() + first * Width, weight.data(), if_mean(bias.data()),
+                                                             y.data() + first * stride, stride, last - first, Width,
+                                                             static_cast<C>(choice.eps), has_mean);
+        });
+    }
+
     /// dx, or dx += where `accumulate` is set: the layer's input also feeds the residual stream. dx may be dy.
     void backward(Rows<const C, Width> x, Rows<const C, Width> dy, Rows<C, Width> dx, const Saved& saved,
                   LayerNorm& gradient, bool accumulate) const {

@@ -19,6 +19,12 @@ using Rows = View<T, Shape<dynamic, Width>>;
 
 namespace nn {
 
+/// Rows of bfloat16 that one layer hands to another: see kernels::passes_narrow.
+template <std::size_t Width>
+using Narrow = Tensor<bfloat16, Shape<dynamic, kernels::narrow_length(Width)>>;
+template <std::size_t Width>
+using NarrowView = Rows<const bfloat16, kernels::narrow_length(Width)>;
+
 /// What a dense layer costs.
 constexpr Cost linear_cost(std::size_t in, std::size_t out, bool has_bias, std::size_t tokens) {
     return Cost{.parameters = in * out + (has_bias ? out : 0), .matrices = in * out} + product_cost(2 * tokens * in * out);
@@ -57,6 +63,22 @@ struct Linear {
     void forward(Rows<const C, InRow> x, Rows<C, OutRow> y, kernels::Finish<C> finish = {}) const {
         if constexpr (HasBias) finish.bias = bias.data();
         weight.product(x.extent(0), {x.data(), InRow}, {y.data(), OutRow}, finish);
+    }
+
+    /// The rows [first, last) of the layer from rows of bfloat16 to such, where kernels::passes_narrow<T>().
+    template <std::size_t Row>
+    void forward_narrow(NarrowView<In> x, Tensor<bfloat16, Shape<dynamic, Row>>& y, kernels::Finish<C> finish = {},
+                        std::size_t first = 0, std::size_t last = Out) const {
+        static_assert(In <= kernels::narrow_depth);
+        y.resize(x.extent(0));
+        if constexpr (HasBias) finish.bias = bias.data() + first;
+        weight.template product<bfloat16, bfloat16>(x.extent(0), {x.data(), x.extent(1)}, {y.data(), y.extent(1)}, finish, first,
+                                                    last);
+    }
+    /// forward() from rows of bfloat16.
+    void forward_narrow(NarrowView<In> x, Rows<C, OutRow> y, kernels::Finish<C> finish) const {
+        if constexpr (HasBias) finish.bias = bias.data();
+        weight.template product<bfloat16, C>(x.extent(0), {x.data(), x.extent(1)}, {y.data(), OutRow}, finish);
     }
 
     /// The rows [first, last) of the layer as a layer of their own, which can only be cut where a panel of the weight

@@ -69,9 +69,13 @@ struct Mlp {
     IntoHidden<T, shape> c_fc;
     FromHidden<T, shape> c_proj;
 
+    static constexpr bool passes_narrow =
+        has_kernel<std::remove_const_t<decltype(parts.activation)>> || std::is_same_v<std::remove_const_t<decltype(parts.activation)>, AnyGelu>;
+
     struct Saved {
         Hidden<T, shape> before, after;
         Hidden<T, shape> gradient;
+        Narrow<shape.hidden> narrow;
 
         void lend(Saved& to) { std::swap(gradient, to.gradient); }
     };
@@ -91,6 +95,13 @@ struct Mlp {
                  const kernels::Finish<C>& finish = {}) const {
         activated_hidden<T, shape>(c_fc, activation_in(parts.activation, sequences), x, nullptr, saved.before, saved.after, keep);
         c_proj.forward(saved.after, y, finish);
+    }
+
+    /// The same from rows of bfloat16: see NarrowPart.
+    void forward_narrow(NarrowView<width> x, Rows<C, width> y, const Sequences<C>& sequences, Saved& saved,
+                        const kernels::Finish<C>& finish) const {
+        c_fc.forward_narrow(x, saved.narrow, {.activation = kernel_of(activation_in(parts.activation, sequences))});
+        c_proj.forward_narrow(saved.narrow, y, finish);
     }
 
     void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>& sequences, Saved& saved,

@@ -111,6 +111,11 @@ concept FinishingPart = requires(const Layer& layer, Rows<const C, width> x, Row
     layer.forward(x, y, sequences, saved, true, finish);
 };
 
+/// A block part that can take its rows as bfloat16 where kernels::passes_narrow<T>(), a FinishingPart that only infers; one
+/// whose queries can be picked does that as well. Its block does so if its norms' `forward_narrow` can write such rows.
+template <class Layer>
+concept NarrowPart = Layer::passes_narrow;
+
 /// A norm's Layer<T, Width, choice>: Saved and parameters as above, forward(x, y, saved) over rows, and
 /// backward(x, dy, dx, saved, gradient, accumulate), where dx may be dy, and is added to where `accumulate` is set. The
 /// choice has `static constexpr Cost cost(std::size_t width, std::size_t tokens)`.

@@ -64,8 +64,8 @@ struct None {
     struct Saved {};
 };
 
-/// to[i] = from[rows[i]].
-template <Real C, std::size_t Width>
+/// to[i] = from[rows[i]]; to may be from.
+template <class C, std::size_t Width>
 void gather_rows(Rows<const C, Width> from, std::span<const std::size_t> rows, Rows<C, Width> to) {
     for (std::size_t i = 0; i < rows.size(); ++i)
         std::copy_n(from.data() + rows[i] * Width, Width, to.data() + i * Width);

@@ -56,12 +56,14 @@ public:
     }
 
     /// y[rows, last - first] = x[rows, in] · the weight's rows [first, last), then what `finish` says. `first` begins a
-    /// panel.
-    void product(std::size_t rows, kernels::StridedRows<const Compute<T>> x, kernels::StridedRows<Compute<T>> y,
+    /// panel. Elements of x and y as in kernels::dense.
+    template <class X = Compute<T>, class Y = Compute<T>>
+    void product(std::size_t rows, kernels::StridedRows<const X> x, kernels::StridedRows<Y> y,
                  const kernels::Finish<Compute<T>>& finish, std::size_t first, std::size_t last) const {
         kernels::dense<T>(rows, last - first, in_, x, elements_.data() + layout().position(0, first, in_), y, finish);
     }
-    void product(std::size_t rows, kernels::StridedRows<const Compute<T>> x, kernels::StridedRows<Compute<T>> y,
+    template <class X = Compute<T>, class Y = Compute<T>>
+    void product(std::size_t rows, kernels::StridedRows<const X> x, kernels::StridedRows<Y> y,
                  const kernels::Finish<Compute<T>>& finish) const {
         product(rows, x, y, finish, 0, out_);
     }
@@ -135,13 +137,15 @@ public:
         }
     }
 
-    void product(std::size_t rows, kernels::StridedRows<const float> x, kernels::StridedRows<float> y,
+    template <class X = float, class Y = float>
+    void product(std::size_t rows, kernels::StridedRows<const X> x, kernels::StridedRows<Y> y,
                  const kernels::Finish<float>& finish, std::size_t first, std::size_t last) const {
         const kernels::ByteWeight part{bytes_.data() + layout().position(0, first, in_), scales_.data() + first,
                                        sums_.data() + first, padded()};
         kernels::dense_bytes(rows, last - first, in_, x, part, y, finish);
     }
-    void product(std::size_t rows, kernels::StridedRows<const float> x, kernels::StridedRows<float> y,
+    template <class X = float, class Y = float>
+    void product(std::size_t rows, kernels::StridedRows<const X> x, kernels::StridedRows<Y> y,
                  const kernels::Finish<float>& finish) const {
         product(rows, x, y, finish, 0, out_);
     }
