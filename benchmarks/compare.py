@@ -87,7 +87,7 @@ class Worker:
 class Comparison:
     def __init__(self, options):
         self.rounds, self.threads = options.rounds, options.threads
-        self.results, self.left_out, self.checked, self.loss = [], [], set(), 0.0
+        self.results, self.left_out, self.checked, self.loss, self.kernels = [], [], set(), 0.0, ""
 
     def command(self, setting, kind):
         if setting == "tandem":
@@ -110,6 +110,7 @@ class Comparison:
         """The rows of one precision, inference or training, by workers that live as long."""
         with contextlib.ExitStack() as stack:
             tandem, peers = self.open("tandem", kind, stack), []
+            self.kernels = tandem.greeting
             print(f"{kind}: tandem's kernels are those for {tandem.greeting}", flush=True)
             for setting in SETTINGS[kind]:
                 try:
@@ -245,17 +246,33 @@ def machine():
     return f"{names[0] if names else os.uname().machine}, {os.cpu_count()} cores"
 
 
+def record(comparison):
+    """Puts the rows into the file of this kind of CPU in benchmarks/results, beside those that it has of other runs."""
+    name = f"{machine()} {comparison.kernels}".replace("(R)", "").replace("(TM)", "")
+    path = HERE / "results" / (re.sub(r"\W+", "-", name).lower() + ".json")
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    new = {(row["work"], row["precision"], row["batch"]): row for row in comparison.results}
+    rows = [new.pop((row["work"], row["precision"], row["batch"]), row) for row in rows] + list(new.values())
+    path.write_text(json.dumps({"machine": machine(), "kernels": comparison.kernels, "rows": rows}, indent=1) + "\n")
+    print(f"Recorded in {path.relative_to(HERE.parent)}; benchmarks/results.py README.md puts it into the table there")
+
+
 def parse():
     parser = argparse.ArgumentParser(prog="compare.sh", description="tandem beside its peers on this CPU: ViT-B/32.")
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=int, default=cores, metavar="N", help="of every side (default: all cores)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
+    parser.add_argument("--record", action="store_true", help="keep the rows in benchmarks/results, a file a kind of CPU")
+    parser.add_argument("--precision", choices=("f32", "bf16", "int8"), help="only rows of this one")
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="turns of each side (default 7)")
     parser.add_argument("--rows", default="", metavar="REGEX", help="only these, as 'image f32 32' or '^text'")
     options = parser.parse_args()
-    options.rows = [row for row in ROWS if re.search(options.rows, " ".join(map(str, row)))]
+    options.rows = [row for row in ROWS if re.search(options.rows, " ".join(map(str, row)))
+                    and options.precision in (None, row.precision)]
     if options.threads < 1 or options.rounds < 1 or not options.rows:
-        parser.error("--threads and --rounds need 1 or more, and --rows a row to match")
+        parser.error("--threads and --rounds need 1 or more, and --rows and --precision a row to match")
+    if options.record and all(row.kind.startswith("first ") for row in options.rows):
+        parser.error("--record needs a row of images, captions or training: those say which kernels ran")
     if options.json:
         options.json.touch()
     return options
@@ -280,6 +297,8 @@ def compare(options):
     comparison.print_table()
     if options.json:
         options.json.write_text(json.dumps({"machine": machine(), "rows": comparison.results}, indent=1) + "\n")
+    if options.record:
+        record(comparison)
 
 
 if __name__ == "__main__":

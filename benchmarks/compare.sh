@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # tandem beside ONNX Runtime, OpenVINO and open_clip on PyTorch, on this CPU: ViT-B/32 with the same weights, inputs and
 # threads, each in a process of its own, in turn, each peer at its best setting; that they agree is checked first.
-#   benchmarks/compare.sh [--threads N] [--json FILE] [--rounds N] [--rows REGEX]
-# Makes .venv-compare (2.5 GB to download) and the peers' formats of the model first; --rows and --rounds shorten the
-# run. Captions are 1,000 of Open Clip Art; "text" and "train" give peers all 77 positions, "_padded" as many as the
+#   benchmarks/compare.sh [--threads N] [--json FILE] [--record] [--rounds N] [--rows REGEX] [--precision f32|bf16|int8]
+# Makes .venv-compare (2.5 GB to download) and the peers' formats of the model first; --rows, --precision and --rounds
+# shorten the run. --record keeps what it finds in benchmarks/results, from which benchmarks/results.py makes the README's
+# table. Captions are 1,000 of Open Clip Art; "text" and "train" give peers all 77 positions, "_padded" as many as the
 # longest caption of a batch has. cold_start and memory: the files of the peers hold the image tower, and tandem loads that one alone.
 # The share of the ceiling counts the operations of the dense model, of captions those up to their end.
 set -euo pipefail

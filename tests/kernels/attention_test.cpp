@@ -86,7 +86,7 @@ struct Case {
 };
 
 const std::vector<Case> cases{{{1}, 1, 1},          {{5}, 1, 8},       {{3, 1, 7}, 3, 5}, {{16, 33}, 2, 17},
-                              {{65, 2, 31}, 1, 64}, {{0, 4, 0}, 2, 3}, {{50, 50}, 2, 32}, {{}, 2, 4}, {{5, 18}, 4, 9, 2}, {{33}, 6, 8, 1}};
+                              {{65, 2, 31}, 1, 64}, {{0, 4, 0}, 2, 3}, {{50, 50}, 2, 32}, {{}, 2, 4}, {{5, 18}, 4, 9, 2}, {{33}, 6, 8, 1}, {{150}, 2, 80}};
 
 }  // namespace
 
@@ -204,5 +204,48 @@ TEMPLATE_TEST_CASE("attention of a sequence has the same bits in any batch and o
         std::vector<T> again(out.size());
         attention<T>(shape, qkv.data(), again.data());
         CHECK(same(again, out.data()));
+    }
+}
+
+TEST_CASE("attention over rows of bfloat16", "[kernels]") {
+    using tandem::bfloat16;
+    if (tandem::kernels::active_reduced().narrow_rows.finish == nullptr) return;
+    Random random(Seed{5});
+    for (const Case& now : cases) {
+        if (now.head_width % 2 != 0) continue;
+        for (const bool causal : {false, true}) {
+            const std::vector<std::size_t> offsets = offsets_of(now.lengths);
+            const AttentionShape shape{offsets, now.heads, now.kv_heads, now.head_width, causal};
+            CAPTURE(now.lengths, now.heads, now.kv_heads, now.head_width, causal);
+            const std::size_t rows = offsets.back(), width = shape.width(), size = rows * qkv_width(shape);
+            const Guarded<bfloat16> qkv_memory(size), out_memory(rows * width);
+            const bfloat16* const qkv = qkv_memory.random(size, random, -2, 2);
+            bfloat16* const out = out_memory.random(rows * width, random);
+            tandem::kernels::attention(shape, side_by_side(shape, qkv), out, width);
+            const std::vector<double> expected = defined_attention(shape, {qkv, qkv + size});
+            double largest = 0;
+            for (std::size_t i = 0; i < expected.size(); ++i) largest = std::max(largest, std::abs(static_cast<double>(out[i]) - expected[i]));
+            // Weights and results are rounded to 8 bits, values are below 2.
+            CHECK(largest <= 2 * 2 / 256.0);
+
+            // Sequences alone, and their rows picked, have the same bits.
+            for (std::size_t s = 0; s + 1 < offsets.size(); ++s) {
+                const std::vector<std::size_t> own{0, offsets[s + 1] - offsets[s]};
+                if (own[1] == 0) continue;
+                AttentionShape one = shape;
+                one.offsets = own;
+                const bfloat16* const from = qkv + offsets[s] * qkv_width(shape);
+                std::vector<bfloat16> alone(own[1] * width), row(width);
+                tandem::kernels::attention(one, side_by_side(shape, from), alone.data(), width);
+                CHECK(std::memcmp(alone.data(), out + offsets[s] * width, alone.size() * sizeof(bfloat16)) == 0);
+                for (std::size_t i = 0; i < own[1]; i += 7) {
+                    one.picked = {&i, 1};
+                    auto operands = side_by_side(shape, from);
+                    operands.q += i * operands.q_stride;
+                    tandem::kernels::attention(one, operands, row.data(), width);
+                    CHECK(std::memcmp(row.data(), alone.data() + i * width, width * sizeof(bfloat16)) == 0);
+                }
+            }
+        }
     }
 }

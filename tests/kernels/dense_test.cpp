@@ -4,12 +4,16 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstddef>
+#include <cstring>
 #include <limits>
 #include <type_traits>
 #include <vector>
 
+#include <tbb/global_control.h>
+
 #include <tandem/core/random.hpp>
 #include <tandem/kernels/dense.hpp>
+#include <tandem/tensor/packed.hpp>
 
 #include "../guarded.hpp"
 
@@ -109,4 +113,87 @@ TEST_CASE("panels of pairs are as wide as those of floats", "[kernels]") {
     const kernels::ReducedKernels& reduced = kernels::active_reduced();
     CHECK(reduced.pairs.group == 2);
     if (reduced.pairs.multiply != nullptr) CHECK(reduced.pairs.columns == kernels::active<float>().tile.columns);
+}
+
+namespace {
+
+/// dense() of a model that only infers, between rows of either element.
+template <class T, class X, class Y>
+void multiply(std::size_t m, const tandem::PackedWeight<T>& weight, const X* x, std::size_t x_row, Y* y, std::size_t y_row,
+              const kernels::Finish<float>& finish) {
+    weight.template product<X, Y>(m, {x, x_row}, {y, y_row}, finish);
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("dense layers between rows of bfloat16", "[kernels]", tandem::bfloat16, tandem::int8) {
+    using T = TestType;
+    using tandem::bfloat16;
+    if (!kernels::passes_narrow<T>()) return;
+    struct Size {
+        std::size_t m, out, in;
+    };
+    std::vector<Size> sizes{{50, 96, 64}, {300, 70, 130}, {520, 40, 24}, {33, 64, kernels::narrow_depth}};
+    for (std::size_t n = 1; n <= 65; ++n) sizes.insert(sizes.end(), {{n, 17, 9}, {5, n, 33}, {7, 12, n}, {n, n, n}});
+    Random random(Seed{21});
+    for (const auto& [m, out, in] : sizes) {
+        CAPTURE(m, out, in);
+        using Weight = typename tandem::PackedWeight<T>::element;
+        std::vector<Weight> values(out * in);
+        for (Weight& value : values) value = static_cast<float>(random.uniform(-1, 1));
+        tandem::PackedWeight<T> weight(out, in);
+        weight.pack(values.data());
+        const std::size_t x_row = in + 3, y_row = out + 5, x_size = (m - 1) * x_row + in, y_size = (m - 1) * y_row + out;
+        const Guarded<bfloat16> x_memory(x_size), y_memory(y_size);
+        const Guarded<float> bias_memory(out), residual_memory(y_size), wide_memory(y_size);
+        const bfloat16* const x = x_memory.random(x_size, random);
+        const std::vector<float> same(x, x + x_size);
+        bfloat16* const y = y_memory.random(y_size, random);
+        float* const wide = wide_memory.random(y_size, random);
+        const std::vector<bfloat16> before(y, y + y_size);
+        kernels::Finish<float> finish{.bias = bias_memory.random(out, random), .activation = kernels::Activation::relu};
+        multiply(m, weight, x, x_row, y, y_row, finish);
+        finish.residual = residual_memory.random(y_size, random);
+        finish.residual_stride = y_row;
+        multiply(m, weight, x, x_row, wide, y_row, finish);
+        // Rows of floats that hold the same numbers have the same products to the bit.
+        std::vector<float> expected(y_size);
+        multiply(m, weight, same.data(), x_row, expected.data(), y_row, {.bias = finish.bias, .activation = finish.activation});
+        for (std::size_t i = 0; i < y_size; ++i) {
+            if (i % y_row >= out) {
+                REQUIRE(y[i].bits() == before[i].bits());
+                continue;
+            }
+            REQUIRE(y[i].bits() == bfloat16(expected[i]).bits());
+            REQUIRE(wide[i] == expected[i] + finish.residual[i]);
+        }
+    }
+}
+
+TEMPLATE_TEST_CASE("a row of a dense layer has the same bits whatever surrounds it", "[kernels]", tandem::bfloat16, tandem::int8,
+                   tandem::amp_bf16) {
+    using T = TestType;
+    constexpr std::size_t m = 531, in = 1700, out = 75;
+    using Weight = typename tandem::PackedWeight<T>::element;
+    Random random(Seed{22});
+    std::vector<Weight> values(out * in);
+    for (Weight& value : values) value = static_cast<float>(random.uniform(-1, 1));
+    tandem::PackedWeight<T> weight(out, in);
+    weight.pack(values.data());
+    std::vector<float> x(m * in), whole(m * out);
+    for (float& value : x) value = static_cast<float>(random.uniform(-1, 1));
+    weight.template product<float, float>(m, {x.data(), in}, {whole.data(), out}, {});
+    const auto check = [&](std::size_t first, std::size_t rows) {
+        CAPTURE(first, rows);
+        std::vector<float> part(rows * out);
+        weight.template product<float, float>(rows, {x.data() + first * in, in}, {part.data(), out}, {});
+        REQUIRE(std::memcmp(part.data(), whole.data() + first * out, part.size() * sizeof(float)) == 0);
+    };
+    for (const std::size_t rows : {1U, 2U, 15U, 16U, 17U, 33U, 50U, 200U, 300U}) {
+        for (std::size_t first = 0; first + rows <= m; first += 77) check(first, rows);
+    }
+    for (const std::size_t threads : {1U, 2U, 5U}) {
+        const tbb::global_control control(tbb::global_control::max_allowed_parallelism, threads);
+        check(0, m);
+    }
 }

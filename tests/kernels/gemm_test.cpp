@@ -389,3 +389,73 @@ TEST_CASE("the tiles of pairs and bytes, for every instruction set", "[kernels]"
     check_tile(kernels.widened, tolerance, -1, 1);
     check_tile(kernels.bytes, 0, -127, 127);
 }
+
+namespace {
+
+/// Bits of the tiles' sums, in the CPU's tiles and in those in plain C++.
+template <class A, class B, class Sum>
+void compare_tiles(const tandem::kernels::TileKernel<A, B, Sum>& cpu, const tandem::kernels::TileKernel<A, B, Sum>& plain,
+                   double low, double high, const std::vector<B>& rare) {
+    Random random(Seed{12});
+    const std::size_t most = 70 * cpu.group;
+    std::vector<A> a(cpu.rows * most);
+    std::vector<B> b(70 * cpu.columns * cpu.group);
+    for (A& value : a) value = static_cast<A>(static_cast<float>(random.uniform(std::is_unsigned_v<A> ? 0 : low, high)));
+    for (B& value : b) {
+        value = static_cast<B>(static_cast<float>(random.uniform(low, high)));
+        if (!rare.empty() && random.below(40) == 0) value = rare[random.below(rare.size())];
+    }
+    for (const std::size_t rows : {1U, 15U, 16U, 17U, 32U, 33U, 50U, 256U}) {
+        for (const std::size_t groups : {1U, 15U, 16U, 17U, 32U, 70U}) {
+            CAPTURE(rows, groups);
+            std::vector<Sum> found(rows * cpu.columns), expected(found);
+            cpu.multiply(rows, groups, a.data(), most, cpu.group, b.data(), found.data(), b.data());
+            plain.multiply(rows, groups, a.data(), most, cpu.group, b.data(), expected.data(), b.data());
+            REQUIRE(std::memcmp(found.data(), expected.data(), found.size() * sizeof(Sum)) == 0);
+        }
+    }
+}
+
+}  // namespace
+
+TEST_CASE("AMX's tiles have the bits of those in plain C++", "[kernels]") {
+    using tandem::bfloat16;
+    using tandem::kernels::Isa;
+    if (!has(tandem::kernels::cpu_features(), Isa::amx)) return;
+    const auto cpu = tandem::kernels::reduced_kernels_of(Isa::amx), plain = tandem::kernels::reduced_kernels_of(Isa::amx_emulated);
+    // Subnormal numbers, given and found, and numbers that cancel.
+    const std::vector<bfloat16> rare{1e-40f, -1e-39f, 1.2e-38f, -1.3e-38f, 0.0f, -0.0f, 1.0f, -1.0f};
+    compare_tiles(cpu.pairs, plain.pairs, -1, 1, {});
+    compare_tiles(cpu.pairs, plain.pairs, -1, 1, rare);
+    compare_tiles(cpu.pairs, plain.pairs, -1e-20, 1e-20, {});
+    compare_tiles(cpu.pairs, plain.pairs, -1e-38, 1e-38, {1e10f, -1e10f});
+    compare_tiles(cpu.bytes, plain.bytes, -127, 127, {});
+}
+
+TEST_CASE("what is done while a tile is made is done to the end", "[kernels]") {
+    const auto isa = GENERATE(from_range(available_isas()));
+    const auto tile = tandem::kernels::reduced_kernels_of(isa).pairs;
+    if (tile.multiply_while == nullptr) return;
+    Random random(Seed{13});
+    for (const std::size_t rows : {1U, 17U, 40U, 256U}) {
+        for (const std::size_t groups : {3U, 16U, 50U}) {
+            CAPTURE(rows, groups);
+            std::vector<tandem::bfloat16> a(rows * groups * 2), b(groups * tile.columns * 2);
+            for (auto& value : a) value = static_cast<float>(random.uniform(-1, 1));
+            for (auto& value : b) value = static_cast<float>(random.uniform(-1, 1));
+            std::vector<float> alone(rows * tile.columns), found(alone);
+            tile.multiply(rows, groups, a.data(), groups * 2, 2, b.data(), alone.data(), b.data());
+            std::vector<std::size_t> seen;
+            const auto record = [](void* state, std::size_t done, std::size_t all) {
+                auto& calls = *static_cast<std::vector<std::size_t>*>(state);
+                calls.push_back(done);
+                if (done == all) calls.push_back(0);
+            };
+            tile.multiply_while(rows, groups, a.data(), groups * 2, b.data(), found.data(), b.data(), 1000, {record, &seen});
+            CHECK(std::memcmp(alone.data(), found.data(), alone.size() * sizeof(float)) == 0);
+            REQUIRE(seen.size() > 1);
+            CHECK(seen.back() == 0);
+            for (std::size_t i = 0; i + 1 < seen.size(); ++i) REQUIRE(seen[i] == i + 1);
+        }
+    }
+}

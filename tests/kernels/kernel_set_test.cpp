@@ -2,7 +2,10 @@
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
+#include <cstring>
 #include <limits>
+#include <string>
 #include <vector>
 
 #include <tandem/core/random.hpp>
@@ -492,6 +495,134 @@ TEST_CASE("two rows as bfloat16 pairs, every instruction set against scalar", "[
             REQUIRE(pairs[i].bits() == expected[i].bits());
             const float source = (i % 2 == 0 ? first : second)[i / 2];
             REQUIRE(pairs[i].bits() == bfloat16(source).bits());
+        }
+    }
+}
+
+TEST_CASE("rows of bfloat16 between layers, every instruction set against scalar", "[kernels]") {
+    using tandem::bfloat16;
+    using tandem::kernels::Activation;
+    using tandem::kernels::Isa;
+    using tandem::kernels::reduced_kernels_of;
+    const Isa isa = GENERATE(from_range(available_isas()));
+    CAPTURE(std::string(name_of(isa)));
+    const tandem::kernels::ReducedKernels reduced = reduced_kernels_of(isa);
+    const tandem::kernels::NarrowRows tested = reduced.narrow_rows, scalar = reduced_kernels_of(Isa::amx_emulated).narrow_rows;
+    CHECK((tested.finish != nullptr) == (reduced.pairs.multiply != nullptr));
+    if (tested.finish == nullptr) return;
+    Random random(Seed{10});
+    // Two roundings to 8 bits may fall to either side of what is between.
+    const auto check = [](const bfloat16* found, const bfloat16* expected, std::size_t size, float absolute) {
+        for (std::size_t i = 0; i < size; ++i) {
+            const float want = expected[i];
+            REQUIRE(std::abs(static_cast<float>(found[i]) - want) <= std::abs(want) / 128 + absolute);
+        }
+    };
+    constexpr std::size_t rows = 3, stride = largest_width + 3;
+    const Guarded<float> x_memory(rows * stride), part_memory(rows * stride), gain_memory(stride), bias_memory(stride);
+    const Guarded<bfloat16> y_memory(2 * rows * stride), first_memory(rows * stride), second_memory(stride);
+    for (std::size_t width = 1; width <= largest_width; ++width) {
+        CAPTURE(width);
+        const std::size_t size = (rows - 1) * stride + width;
+        const float* const bias = bias_memory.random(width, random);
+        const float* const gain = gain_memory.random(width, random);
+        bfloat16* const y = y_memory.random(size, random);
+        std::vector<bfloat16> expected = copy(y, size);
+
+        const float* const product = x_memory.random(size, random, -6, 6);
+        for (const Activation activation : {Activation::none, Activation::gelu, Activation::quick_gelu, Activation::tanh_gelu,
+                                            Activation::silu, Activation::relu, Activation::squared_relu}) {
+            for (const bool is_plain : {true, false}) {
+                CAPTURE(static_cast<int>(activation), is_plain);
+                tandem::kernels::Finish<float> finish{.bias = bias, .activation = activation};
+                if (!is_plain) finish.scale = gain;
+                finish.residual = part_memory.random(size, random);
+                finish.residual_stride = stride;
+                tested.finish(product, stride, rows, width, y, stride, finish);
+                scalar.finish(product, stride, rows, width, expected.data(), stride, finish);
+                check(y, expected.data(), size, 2e-3f);  // the residual cancels some
+                finish.residual = nullptr;
+                tested.finish(product, stride, rows, width, y, stride, finish);
+                scalar.finish(product, stride, rows, width, expected.data(), stride, finish);
+                check(y, expected.data(), size, 1e-4f);
+            }
+        }
+
+        float* const x = x_memory.last(rows * width);
+        fill_spread(x, rows, width, random);
+        for (const bool has_mean : {true, false}) {
+            tested.layer_norm(x, gain, has_mean ? bias : nullptr, y, stride, rows, width, 1e-5f, has_mean);
+            scalar.layer_norm(x, gain, has_mean ? bias : nullptr, expected.data(), stride, rows, width, 1e-5f, has_mean);
+            check(y, expected.data(), size, 1e-3f);
+        }
+
+        for (const std::size_t panel : {reduced.pairs.columns, std::size_t{64}}) {
+            const std::size_t step = panel + 16, used = (width - 1) / panel * step + (width - 1) % panel + 1;
+            float* const scores = x_memory.random(used, random, -9, 9);
+            std::vector<float> same = copy(scores, used);
+            bfloat16* const weights = y_memory.last(width);
+            tested.softmax(scores, panel, step, width, 0.7f, weights);
+            scalar.softmax(same.data(), panel, step, width, 0.7f, expected.data());
+            check(weights, expected.data(), width, 1e-6f);
+        }
+
+        const bfloat16* const first = first_memory.random(width, random);
+        const bfloat16* const second = second_memory.random(width, random);
+        std::vector<std::uint8_t> bytes(width), expected_bytes(width);
+        float scale = 0, expected_scale = 0;
+        std::int32_t zero = 0, expected_zero = 0;
+        tested.quantise(first, bytes.data(), width, scale, zero);
+        scalar.quantise(first, expected_bytes.data(), width, expected_scale, expected_zero);
+        CHECK(std::abs(scale - expected_scale) <= 4 * epsilon<float> * expected_scale);
+        CHECK(std::abs(zero - expected_zero) <= 1);
+        for (std::size_t i = 0; i < width; ++i) REQUIRE(std::abs(bytes[i] - expected_bytes[i]) <= 1);
+
+        std::vector<bfloat16> pairs(2 * width);
+        scalar.interleave(first, second, pairs.data(), width);
+        bfloat16* const interleaved = y_memory.last(2 * width);
+        tested.interleave(first, second, interleaved, width);
+        CHECK(std::memcmp(interleaved, pairs.data(), pairs.size() * sizeof(bfloat16)) == 0);
+
+        const std::size_t pair_rows = width % 40 + 1, pair_count = 19, from_stride = 2 * pair_count + 4;
+        const Guarded<bfloat16> from_memory(pair_rows * from_stride), to_memory(2 * pair_count * (pair_rows + 1));
+        const bfloat16* const from = from_memory.random((pair_rows - 1) * from_stride + 2 * pair_count, random);
+        const std::size_t to_size = 2 * ((pair_count - 1) * (pair_rows + 1) + pair_rows);
+        bfloat16* const to = to_memory.random(to_size, random);
+        std::vector<bfloat16> transposed = copy(to, to_size);
+        tested.transpose_pairs(from, from_stride, pair_rows, pair_count, to, pair_rows + 1);
+        scalar.transpose_pairs(from, from_stride, pair_rows, pair_count, transposed.data(), pair_rows + 1);
+        CHECK(std::memcmp(to, transposed.data(), to_size * sizeof(bfloat16)) == 0);
+    }
+}
+
+TEST_CASE("finished bytes in rows of bfloat16, every instruction set against scalar", "[kernels]") {
+    using tandem::bfloat16;
+    using tandem::kernels::Isa;
+    using tandem::kernels::reduced_kernels_of;
+    const Isa isa = GENERATE(from_range(available_isas()));
+    const tandem::kernels::ReducedKernels tested = reduced_kernels_of(isa), scalar = reduced_kernels_of(Isa::amx_emulated);
+    if (tested.narrow_rows.finish == nullptr) return;
+    CAPTURE(std::string(name_of(isa)));
+    Random random(Seed{8});
+    const std::size_t width = tested.bytes.columns, rows = 3;
+    std::vector<std::int32_t> sums(rows * width), column_sum(width);
+    for (std::int32_t& sum : sums) sum = static_cast<std::int32_t>(random.below(2000000)) - 1000000;
+    for (std::int32_t& sum : column_sum) sum = static_cast<std::int32_t>(random.below(20000)) - 10000;
+    std::vector<float> row_scale{5e-7f, 1e-9f, 1e-6f}, column_scale(width);
+    for (float& scale : column_scale) scale = static_cast<float>(random.uniform(0.5, 1));
+    const std::vector<std::int32_t> row_zero{0, 255, 100};
+    const tandem::kernels::ByteProduct product{sums.data(), row_scale.data(), row_zero.data(), column_scale.data(), column_sum.data()};
+    const Guarded<bfloat16> c_memory(rows * (width + 3));
+    for (std::size_t columns = 1; columns <= width; ++columns) {
+        CAPTURE(columns);
+        const std::size_t stride = columns + 3, size = (rows - 1) * stride + columns;
+        bfloat16* const c = c_memory.random(size, random);
+        std::vector<bfloat16> expected = copy(c, size);
+        tested.narrow_rows.finish_bytes(product, width, rows, columns, c, stride, {});
+        scalar.narrow_rows.finish_bytes(product, width, rows, columns, expected.data(), stride, {});
+        for (std::size_t i = 0; i < size; ++i) {
+            const float want = expected[i];
+            REQUIRE(std::abs(static_cast<float>(c[i]) - want) <= std::abs(want) / 128);
         }
     }
 }

@@ -178,6 +178,8 @@ struct TileProduct {
     // A panel that was brought into the L1 cache is used for as many rows as have their sums, 32 KiB, still at hand when
     // the next part of it comes.
     static constexpr std::size_t rows = 256, columns = 32, together = 2 * tile_height;
+    // A deeper block of 256 rows, with the panels that pass by, would not stay in 2 MiB of L2 cache.
+    static constexpr std::size_t depth = Dot::group == 2 ? 768 : 1024;
 
     static void multiply(std::size_t height, std::size_t groups, const A* a, std::size_t a_row, std::size_t,
                          const B* b, Sum* out, const void* ahead) {
@@ -222,7 +224,7 @@ struct TileProduct {
         .group = Dot::group,
         .multiply = multiply,
         .multiply_while = multiply_while,
-        .depth = Dot::group == 2 ? 768 : 1024,
+        .depth = depth,
         .unit = together,
         .in_block = 2};
 

@@ -45,8 +45,8 @@ bool multiplies_pairs();
 template <Arithmetic T>
 bool passes_narrow();
 
-/// The deepest product whose result may be rows of bfloat16: all of it is one block of the depth.
-inline constexpr std::size_t narrow_depth = 2 * gemm_depth;
+/// The deepest product whose result may be rows of bfloat16: all of it is one block of the depth, AMX's being the shallowest.
+inline constexpr std::size_t narrow_depth = 1536;
 
 /// y[m, out] = x[m, in] · weightᵀ, then what `finish` says; x and y are row-major, the weight in its layout. Where the
 /// CPU multiplies pairs of bfloat16, a bfloat16 weight meets x rounded to it, and an amp_bf16 weight is rounded as

@@ -376,7 +376,6 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                             Sum* const into = sums[unfinished.sums == sums[0].data() ? 1 : 0].data();
                             tile.multiply_while(height, depth / tile.group, left.tile(first, depth), left.row, right, into,
                                                 next + t * share, next == right ? 0 : share * sizeof(B), unfinished.meanwhile());
-                            unfinished.finish_to(unfinished.rows);
                             unfinished.begin(into, row + first, height, column, columns, depth_begin, is_last);
                         }
                     }

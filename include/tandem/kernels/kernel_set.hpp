@@ -22,7 +22,7 @@ inline constexpr std::size_t fetched_per_group = 32;
 inline constexpr std::size_t gemm_depth = 1024;
 
 /// Work for the arithmetic units that a tile's products leave idle: `run` is called again and again, with how much of the
-/// product is done and how much there is.
+/// product is done and how much there is, and at last with all of it done.
 struct Meanwhile {
     void (*run)(void* state, std::size_t done, std::size_t all) = nullptr;
     void* state = nullptr;

@@ -1,0 +1,95 @@
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include <tandem/core/memory.hpp>
+#include <tandem/core/random.hpp>
+
+namespace {
+
+using tandem::Buffer;
+
+/// Of the whole process, in MiB.
+double resident() {
+    std::FILE* const file = std::fopen("/proc/self/statm", "r");
+    long all = 0, now = 0;
+    if (file != nullptr && std::fscanf(file, "%ld %ld", &all, &now) != 2) now = 0;
+    if (file != nullptr) std::fclose(file);
+    return static_cast<double>(now) * 4096 / (1 << 20);
+}
+
+bool is_zero(const Buffer<std::uint8_t>& buffer) {
+    return std::all_of(buffer.data(), buffer.data() + buffer.size(), [](std::uint8_t byte) { return byte == 0; });
+}
+
+}  // namespace
+
+TEST_CASE("buffers of every size are zero, aligned and apart", "[core]") {
+    tandem::Random random(tandem::Seed{1});
+    // Around the sizes that are kept for the next one, that share regions of 64 MiB, and that have pages of their own.
+    const std::vector<std::size_t> sizes{1, 64, 4097, 131071, 131072, 131073, 1 << 20, (1 << 20) + 1, 3 << 20, 16 << 20, (16 << 20) + 1, 70 << 20};
+    std::vector<Buffer<std::uint8_t>> kept;
+    for (std::size_t round = 0; round < 150; ++round) {
+        if (!kept.empty() && random.below(2) == 0) {
+            const std::size_t which = random.below(static_cast<std::uint32_t>(kept.size()));
+            Buffer<std::uint8_t>& buffer = kept[which];
+            const std::uint8_t mark = buffer.data()[0];
+            CHECK(buffer.data()[buffer.size() - 1] == mark);
+            CHECK(buffer.data()[buffer.size() / 2] == mark);
+            kept.erase(kept.begin() + static_cast<std::ptrdiff_t>(which));
+            continue;
+        }
+        Buffer<std::uint8_t> buffer(sizes[random.below(static_cast<std::uint32_t>(round % 10 == 0 ? sizes.size() : sizes.size() - 2))]);
+        CHECK(reinterpret_cast<std::uintptr_t>(buffer.data()) % 64 == 0);
+        REQUIRE(is_zero(buffer));
+        std::memset(buffer.data(), static_cast<int>(1 + round % 200), buffer.size());
+        kept.push_back(std::move(buffer));
+    }
+}
+
+TEST_CASE("freed buffers go back to the system", "[core]") {
+    constexpr std::size_t count = 40, size = std::size_t{5} << 20;
+    const double before = resident();
+    for (int round = 0; round < 3; ++round) {
+        std::vector<Buffer<std::uint8_t>> buffers;
+        for (std::size_t i = 0; i < count; ++i) {
+            buffers.emplace_back(size);
+            std::memset(buffers.back().data(), 1, size);
+        }
+        CHECK(resident() - before > 150);
+        // All but one of them, which keeps its region.
+        buffers.erase(buffers.begin(), buffers.end() - 1);
+    }
+    // Sanitizers keep what is freed for a while.
+#if !defined(__SANITIZE_ADDRESS__)
+    CHECK(resident() - before < 50);
+#endif
+}
+
+TEST_CASE("buffers are taken and freed by many threads at once", "[core]") {
+    std::vector<std::thread> threads;
+    std::vector<int> wrong(4);
+    for (std::size_t t = 0; t < wrong.size(); ++t) {
+        threads.emplace_back([&, t] {
+            tandem::Random random(tandem::Seed{t});
+            std::vector<Buffer<std::uint8_t>> own;
+            for (int i = 0; i < 200; ++i) {
+                own.emplace_back(std::size_t{1} << (12 + random.below(10)));
+                wrong[t] += is_zero(own.back()) ? 0 : 1;
+                std::memset(own.back().data(), static_cast<int>(t + 1), own.back().size());
+                if (own.size() > 8) {
+                    const Buffer<std::uint8_t>& first = own.front();
+                    for (std::size_t j = 0; j < first.size(); j += 1000) wrong[t] += first.data()[j] == t + 1 ? 0 : 1;
+                    own.erase(own.begin());
+                }
+            }
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+    CHECK(wrong == std::vector<int>(wrong.size()));
+}
