@@ -3419,7 +3419,7 @@ inline constexpr std::size_t fetched_per_group = 32;
 inline constexpr std::size_t gemm_depth = 1024;
 
 /// Work for the arithmetic units that a tile's products leave idle: `run` is called again and again, with how much of the
-/// product is done and how much there is.
+/// product is done and how much there is, and at last with all of it done.
 struct Meanwhile {
     void (*run)(void* state, std::size_t done, std::size_t all) = nullptr;
     void* state = nullptr;
@@ -3998,7 +3998,6 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                             Sum* const into = sums[unfinished.sums == sums[0].data() ? 1 : 0].data();
                             tile.multiply_while(height, depth / tile.group, left.tile(first, depth), left.row, right, into,
                                                 next + t * share, next == right ? 0 : share * sizeof(B), unfinished.meanwhile());
-                            unfinished.finish_to(unfinished.rows);
                             unfinished.begin(into, row + first, height, column, columns, depth_begin, is_last);
                         }
                     }
@@ -6881,8 +6880,8 @@ bool multiplies_pairs();
 template <Arithmetic T>
 bool passes_narrow();
 
-/// The deepest product whose result may be rows of bfloat16: all of it is one block of the depth.
-inline constexpr std::size_t narrow_depth = 2 * gemm_depth;
+/// The deepest product whose result may be rows of bfloat16: all of it is one block of the depth, AMX's being the shallowest.
+inline constexpr std::size_t narrow_depth = 1536;
 
 /// y[m, out] = x[m, in] · weightᵀ, then what `finish` says; x and y are row-major, the weight in its layout. Where the
 /// CPU multiplies pairs of bfloat16, a bfloat16 weight meets x rounded to it, and an amp_bf16 weight is rounded as
@@ -7292,6 +7291,7 @@ namespace nn {
 /// Rows of bfloat16 that one layer hands to another: see kernels::passes_narrow.
 template <std::size_t Width>
 using Narrow = Tensor<bfloat16, Shape<dynamic, kernels::narrow_length(Width)>>;
+/// A view of such rows.
 template <std::size_t Width>
 using NarrowView = Rows<const bfloat16, kernels::narrow_length(Width)>;
 
@@ -24906,6 +24906,8 @@ struct TileProduct {
     // A panel that was brought into the L1 cache is used for as many rows as have their sums, 32 KiB, still at hand when
     // the next part of it comes.
     static constexpr std::size_t rows = 256, columns = 32, together = 2 * tile_height;
+    // A deeper block of 256 rows, with the panels that pass by, would not stay in 2 MiB of L2 cache.
+    static constexpr std::size_t depth = Dot::group == 2 ? 768 : 1024;
 
     static void multiply(std::size_t height, std::size_t groups, const A* a, std::size_t a_row, std::size_t,
                          const B* b, Sum* out, const void* ahead) {
@@ -24950,7 +24952,7 @@ struct TileProduct {
         .group = Dot::group,
         .multiply = multiply,
         .multiply_while = multiply_while,
-        .depth = Dot::group == 2 ? 768 : 1024,
+        .depth = depth,
         .unit = together,
         .in_block = 2};
 

@@ -9,6 +9,7 @@
 
 #include <tandem/core/random.hpp>
 #include <tandem/kernels/attention.hpp>
+#include <tandem/kernels/dispatch.hpp>
 
 #include "../guarded.hpp"
 

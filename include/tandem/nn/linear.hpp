@@ -22,6 +22,7 @@ namespace nn {
 /// Rows of bfloat16 that one layer hands to another: see kernels::passes_narrow.
 template <std::size_t Width>
 using Narrow = Tensor<bfloat16, Shape<dynamic, kernels::narrow_length(Width)>>;
+/// A view of such rows.
 template <std::size_t Width>
 using NarrowView = Rows<const bfloat16, kernels::narrow_length(Width)>;
 
