@@ -3418,10 +3418,10 @@ inline constexpr std::size_t fetched_per_group = 32;
 /// threads.
 inline constexpr std::size_t gemm_depth = 1024;
 
-/// Work for the arithmetic units that a tile's products leave idle: `run` is called again and again, with how much of the
-/// product is done and how much there is, and at last with all of it done.
+/// What becomes of a tile's first rows while the last ones are made, in the arithmetic units that products leave idle: `run` is
+/// called again and again, with how many rows are done, and at last with all of them.
 struct Meanwhile {
-    void (*run)(void* state, std::size_t done, std::size_t all) = nullptr;
+    void (*run)(void* state, std::size_t rows) = nullptr;
     void* state = nullptr;
 };
 
@@ -3440,7 +3440,7 @@ struct TileKernel {
     void (*multiply)(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
                      const B* b, Sum* out, const void* ahead);
 
-    /// multiply with other work in between, and ahead_bytes fetched evenly; null where there is nothing to be gained.
+    /// multiply with rows finished in between, and ahead_bytes fetched evenly; null where there is nothing to be gained.
     void (*multiply_while)(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, const B* b, Sum* out,
                            const void* ahead, std::size_t ahead_bytes, const Meanwhile& meanwhile) = nullptr;
 
@@ -3879,32 +3879,21 @@ inline void observe_product(std::size_t m, std::size_t n, std::size_t k) {
 
 namespace detail {
 
-/// A tile of sums on its way into the result, row by row, while the next tile is made.
+/// The rows of a tile on their way into the result, while those below are made.
 template <class Sum, class FinishTile>
-struct Unfinished {
+struct Finishing {
     const FinishTile& finish;
-    std::size_t tile_columns;
-    const Sum* sums = nullptr;
-    std::size_t row = 0, rows = 0, column = 0, columns = 0, depth_begin = 0;
-    bool is_last = false;
+    const Sum* sums;
+    std::size_t tile_columns, row, column, columns, depth_begin;
+    bool is_last;
     std::size_t done = 0;
 
-    void begin(const Sum* made, std::size_t at, std::size_t height, std::size_t at_column, std::size_t width, std::size_t depth,
-               bool deepest) {
-        sums = made, row = at, rows = height, column = at_column, columns = width, depth_begin = depth, is_last = deepest;
-        done = 0;
-    }
-    void finish_to(std::size_t end) {
-        if (end <= done) return;
-        finish(sums + done * tile_columns, row + done, end - done, column, columns, depth_begin, is_last);
-        done = end;
-    }
-    Meanwhile meanwhile() {
-        return {[](void* state, std::size_t part, std::size_t all) {
-                    auto* const self = static_cast<Unfinished*>(state);
-                    self->finish_to(self->rows * part / all);
-                },
-                this};
+    static void run(void* state, std::size_t rows) {
+        auto& self = *static_cast<Finishing*>(state);
+        if (rows <= self.done) return;
+        self.finish(self.sums + self.done * self.tile_columns, self.row + self.done, rows - self.done, self.column, self.columns,
+                    self.depth_begin, self.is_last);
+        self.done = rows;
     }
 };
 
@@ -3957,13 +3946,12 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
             });
         }
         parallel_for(blocks.count * splits.count, 1, [&](std::size_t begin, std::size_t end) {
-            alignas(64) std::array<std::array<Sum, largest_tile>, 2> sums;
+            alignas(64) std::array<Sum, largest_tile> sums;
             for (std::size_t task = begin; task < end; ++task) {
                 const std::size_t row = blocks.begin(task / splits.count), rows = rows_of(task / splits.count);
                 const std::size_t first_panel = splits.begin(task % splits.count);
                 const std::size_t last_panel = splits.begin(task % splits.count + 1);
                 const detail::Shares tiles(rows, tile.rows, tile.unit);
-                detail::Unfinished<Sum, FinishTile> unfinished{finish, tile.columns};
                 for (std::size_t d = first_depth; d < last_depth; ++d) {
                     const std::size_t depth_begin = d * block_depth, depth = depth_at(depth_begin);
                     const Operand<A> block = a.from(row, depth_begin);
@@ -3990,19 +3978,18 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                             const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
                             if (tile.multiply_while == nullptr) {
                                 tile.multiply(height, depth / tile.group, left.tile(first, depth), left.row,
-                                              left.group == 0 ? height : left.group, right, sums[0].data(),
+                                              left.group == 0 ? height : left.group, right, sums.data(),
                                               (t + 1) * fetched <= depth * tile.columns ? next + t * fetched : right);
-                                finish(sums[0].data(), row + first, height, column, columns, depth_begin, is_last);
+                                finish(sums.data(), row + first, height, column, columns, depth_begin, is_last);
                                 continue;
                             }
-                            Sum* const into = sums[unfinished.sums == sums[0].data() ? 1 : 0].data();
-                            tile.multiply_while(height, depth / tile.group, left.tile(first, depth), left.row, right, into,
-                                                next + t * share, next == right ? 0 : share * sizeof(B), unfinished.meanwhile());
-                            unfinished.begin(into, row + first, height, column, columns, depth_begin, is_last);
+                            detail::Finishing<Sum, FinishTile> finishing{finish, sums.data(), tile.columns, row + first,
+                                                                         column, columns,     depth_begin,  is_last};
+                            tile.multiply_while(height, depth / tile.group, left.tile(first, depth), left.row, right, sums.data(),
+                                                next + t * share, next == right ? 0 : share * sizeof(B), {finishing.run, &finishing});
                         }
                     }
                 }
-                unfinished.finish_to(unfinished.rows);
                 if (last_depth == depths) epilogue(row, row + rows, first_panel * tile.columns, std::min(last_panel * tile.columns, n));
             }
         });
@@ -24917,16 +24904,15 @@ struct TileProduct {
     static void multiply_while(std::size_t height, std::size_t groups, const A* a, std::size_t a_row, const B* b, Sum* out,
                                const void* ahead, std::size_t ahead_bytes, const Meanwhile& meanwhile) {
         Tiles tiles;
-        const std::size_t passes = (height + together - 1) / together;
-        const std::size_t all = passes * ((groups + tile_height - 1) / tile_height);
+        const std::size_t all = (height + together - 1) / together * ((groups + tile_height - 1) / tile_height);
         Product product{.a = reinterpret_cast<const char*>(a),
                         .a_row = a_row * sizeof(A),
                         .b = reinterpret_cast<const char*>(b),
                         .out = reinterpret_cast<char*>(out),
                         .ahead = static_cast<const char*>(ahead),
                         .lines = (ahead_bytes / 64 + all - 1) / all,
-                        .meanwhile = meanwhile,
-                        .all = all};
+                        .steps = (groups + tile_height - 1) / tile_height,
+                        .meanwhile = meanwhile};
         const std::size_t whole = height / together * together, rest = height - whole;
         const auto rows_of = [&](std::size_t first, std::size_t last, std::size_t upper, std::size_t lower) {
             const std::size_t steps = groups / tile_height, tail = groups % tile_height;
@@ -24944,6 +24930,7 @@ struct TileProduct {
         };
         if (whole > 0) rows_of(0, whole, tile_height, tile_height);
         if (rest > 0) rows_of(whole, height, std::min(rest, tile_height), rest - std::min(rest, tile_height));
+        if (meanwhile.run != nullptr) meanwhile.run(meanwhile.state, height);
     }
 
     static constexpr TileKernel<A, B, Sum> kernel{
@@ -24969,8 +24956,8 @@ private:
         char* out;
         const char* ahead;
         std::size_t lines;  ///< of what is ahead, fetched in a step
+        std::size_t steps;  ///< of the depth
         Meanwhile meanwhile;
-        std::size_t all, done = 0;  ///< steps
 
         /// The rows [first, last), and the steps [begin, end) of the depth.
         void block(Tiles& tiles, std::size_t first, std::size_t last, bool is_high, std::size_t begin, std::size_t end) {
@@ -24998,6 +24985,8 @@ private:
                     tiles.template load<3>(lower + tile_bytes, row_of_sums);
                 }
             }
+            // The last steps of a depth leave time for the rows that are done: those above.
+            const bool is_last = meanwhile.run != nullptr && end == steps && row > 0;
             const char* left = a + row * a_row + begin * tile_bytes;
             const char* right = b + begin * step_of_panel;
             for (std::size_t step = begin; step < end; ++step, left += tile_bytes, right += step_of_panel) {
@@ -25013,8 +25002,7 @@ private:
                     tiles.template multiply<Dot, 2, 5, 6>();
                     tiles.template multiply<Dot, 3, 5, 7>();
                 }
-                ++done;
-                if (meanwhile.run != nullptr) meanwhile.run(meanwhile.state, done, all);
+                if (is_last) meanwhile.run(meanwhile.state, row - together + together * (step + 1 - begin) / (end - begin));
             }
             tiles.template store<0>(upper, row_of_sums);
             tiles.template store<1>(upper + tile_bytes, row_of_sums);

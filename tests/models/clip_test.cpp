@@ -2,6 +2,7 @@
 #include <catch2/catch.hpp>
 
 #include <cmath>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -10,6 +11,7 @@
 #include <tandem/models/checkpoint.hpp>
 #include <tandem/models/clip.hpp>
 
+#include "../kernels/isas.hpp"
 #include "saved_models.hpp"
 
 namespace td = tandem;
@@ -79,6 +81,12 @@ inline constexpr td::ClipConfig chosen{
                            .norm_position = td::NormPosition::post, .activation = td::SquaredRelu{}},
     .embedding = 16};
 
+/// Blocks of one norm, in a tower that pools one row of its last block, with layer scale.
+inline constexpr td::ClipConfig parallel{
+    .vision = td::VitConfig{.image = 16, .patch = 4, .width = 48, .layers = 2, .heads = 3, .parallel = true, .ls_init_value = 0.5},
+    .text = td::TextConfig{.vocabulary = 40, .context = 9, .width = 32, .layers = 2, .heads = 2, .parallel = true},
+    .embedding = 24};
+
 template <auto config, class T>
 void check_lower_precision() {
     const float bar = std::is_same_v<T, td::int8> ? 0.99F : 0.9999F;
@@ -108,6 +116,17 @@ void check_lower_precision() {
 TEMPLATE_TEST_CASE("a model of lower precision keeps the direction of its embeddings", "[models]", td::bf16, td::int8) {
     check_lower_precision<small, TestType>();
     check_lower_precision<chosen, TestType>();
+    check_lower_precision<parallel, TestType>();
+}
+
+TEST_CASE("models of lower precision under every instruction set that multiplies pairs", "[models]") {
+    using td::kernels::Isa;
+    if (std::getenv("TANDEM_ISA") != nullptr) return;  // the runs that this test starts
+    for (const Isa isa : {Isa::avx512bf16, Isa::amx, Isa::amx_emulated}) {
+        if (!has(td::kernels::cpu_features(), isa)) continue;
+        CAPTURE(std::string(name_of(isa)));
+        CHECK(run_with_isa(std::string(name_of(isa)), "a model of lower precision*") == 0);
+    }
 }
 
 TEST_CASE("weights survive saving and loading to the bit, also with prefixes") {

@@ -66,6 +66,12 @@ void* mmap(void* address, std::size_t size, int protection, int flags, int file,
     static const auto map = reinterpret_cast<decltype(&mmap)>(dlsym(RTLD_NEXT, "mmap"));
     return map(address, size, protection, flags, file, offset);
 }
+/// Large blocks share what was mapped before, and their pages go back when they are freed.
+int madvise(void* address, std::size_t size, int advice) {
+    count_allocation();
+    static const auto advise = reinterpret_cast<decltype(&madvise)>(dlsym(RTLD_NEXT, "madvise"));
+    return advise(address, size, advice);
+}
 int pthread_create(pthread_t* thread, const pthread_attr_t* attributes, void* (*run)(void*), void* argument) {
     if (counts) ++threads;
     static const auto create = reinterpret_cast<decltype(&pthread_create)>(dlsym(RTLD_NEXT, "pthread_create"));

@@ -104,6 +104,9 @@ TEST_CASE("weights trained in bfloat16 are saved in float32, and any arithmetic 
 TEST_CASE("products of pairs are tested where the CPU has them, chosen or not") {
     using td::kernels::Isa;
     if (std::getenv("TANDEM_ISA") != nullptr) return;  // the run that this test starts
-    if (!has(td::kernels::cpu_features(), Isa::avx512bf16)) return;
-    CHECK(run_with_isa("avx512bf16", "*bfloat16*") == 0);
+    for (const Isa isa : {Isa::avx512bf16, Isa::amx, Isa::amx_emulated}) {
+        if (!has(td::kernels::cpu_features(), isa)) continue;
+        CAPTURE(std::string(name_of(isa)));
+        CHECK(run_with_isa(std::string(name_of(isa)), "*bfloat16*") == 0);
+    }
 }

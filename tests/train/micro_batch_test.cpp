@@ -71,7 +71,7 @@ double difference(const Model& expected, const Model& found) {
                 scale = std::max(scale, std::abs(static_cast<double>(value)));
                 elements.push_back(static_cast<double>(value));
             }
-            scales.insert(scales.end(), tensor.size(), scale);
+            scales.insert(scales.end(), tensor.elements().size(), scale);
         },
         expected);
     std::size_t i = 0;

@@ -189,16 +189,15 @@ struct TileProduct {
     static void multiply_while(std::size_t height, std::size_t groups, const A* a, std::size_t a_row, const B* b, Sum* out,
                                const void* ahead, std::size_t ahead_bytes, const Meanwhile& meanwhile) {
         Tiles tiles;
-        const std::size_t passes = (height + together - 1) / together;
-        const std::size_t all = passes * ((groups + tile_height - 1) / tile_height);
+        const std::size_t all = (height + together - 1) / together * ((groups + tile_height - 1) / tile_height);
         Product product{.a = reinterpret_cast<const char*>(a),
                         .a_row = a_row * sizeof(A),
                         .b = reinterpret_cast<const char*>(b),
                         .out = reinterpret_cast<char*>(out),
                         .ahead = static_cast<const char*>(ahead),
                         .lines = (ahead_bytes / 64 + all - 1) / all,
-                        .meanwhile = meanwhile,
-                        .all = all};
+                        .steps = (groups + tile_height - 1) / tile_height,
+                        .meanwhile = meanwhile};
         const std::size_t whole = height / together * together, rest = height - whole;
         const auto rows_of = [&](std::size_t first, std::size_t last, std::size_t upper, std::size_t lower) {
             const std::size_t steps = groups / tile_height, tail = groups % tile_height;
@@ -216,6 +215,7 @@ struct TileProduct {
         };
         if (whole > 0) rows_of(0, whole, tile_height, tile_height);
         if (rest > 0) rows_of(whole, height, std::min(rest, tile_height), rest - std::min(rest, tile_height));
+        if (meanwhile.run != nullptr) meanwhile.run(meanwhile.state, height);
     }
 
     static constexpr TileKernel<A, B, Sum> kernel{
@@ -241,8 +241,8 @@ private:
         char* out;
         const char* ahead;
         std::size_t lines;  ///< of what is ahead, fetched in a step
+        std::size_t steps;  ///< of the depth
         Meanwhile meanwhile;
-        std::size_t all, done = 0;  ///< steps
 
         /// The rows [first, last), and the steps [begin, end) of the depth.
         void block(Tiles& tiles, std::size_t first, std::size_t last, bool is_high, std::size_t begin, std::size_t end) {
@@ -270,6 +270,8 @@ private:
                     tiles.template load<3>(lower + tile_bytes, row_of_sums);
                 }
             }
+            // The last steps of a depth leave time for the rows that are done: those above.
+            const bool is_last = meanwhile.run != nullptr && end == steps && row > 0;
             const char* left = a + row * a_row + begin * tile_bytes;
             const char* right = b + begin * step_of_panel;
             for (std::size_t step = begin; step < end; ++step, left += tile_bytes, right += step_of_panel) {
@@ -285,8 +287,7 @@ private:
                     tiles.template multiply<Dot, 2, 5, 6>();
                     tiles.template multiply<Dot, 3, 5, 7>();
                 }
-                ++done;
-                if (meanwhile.run != nullptr) meanwhile.run(meanwhile.state, done, all);
+                if (is_last) meanwhile.run(meanwhile.state, row - together + together * (step + 1 - begin) / (end - begin));
             }
             tiles.template store<0>(upper, row_of_sums);
             tiles.template store<1>(upper + tile_bytes, row_of_sums);

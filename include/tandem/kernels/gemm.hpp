@@ -257,32 +257,21 @@ inline void observe_product(std::size_t m, std::size_t n, std::size_t k) {
 
 namespace detail {
 
-/// A tile of sums on its way into the result, row by row, while the next tile is made.
+/// The rows of a tile on their way into the result, while those below are made.
 template <class Sum, class FinishTile>
-struct Unfinished {
+struct Finishing {
     const FinishTile& finish;
-    std::size_t tile_columns;
-    const Sum* sums = nullptr;
-    std::size_t row = 0, rows = 0, column = 0, columns = 0, depth_begin = 0;
-    bool is_last = false;
+    const Sum* sums;
+    std::size_t tile_columns, row, column, columns, depth_begin;
+    bool is_last;
     std::size_t done = 0;
 
-    void begin(const Sum* made, std::size_t at, std::size_t height, std::size_t at_column, std::size_t width, std::size_t depth,
-               bool deepest) {
-        sums = made, row = at, rows = height, column = at_column, columns = width, depth_begin = depth, is_last = deepest;
-        done = 0;
-    }
-    void finish_to(std::size_t end) {
-        if (end <= done) return;
-        finish(sums + done * tile_columns, row + done, end - done, column, columns, depth_begin, is_last);
-        done = end;
-    }
-    Meanwhile meanwhile() {
-        return {[](void* state, std::size_t part, std::size_t all) {
-                    auto* const self = static_cast<Unfinished*>(state);
-                    self->finish_to(self->rows * part / all);
-                },
-                this};
+    static void run(void* state, std::size_t rows) {
+        auto& self = *static_cast<Finishing*>(state);
+        if (rows <= self.done) return;
+        self.finish(self.sums + self.done * self.tile_columns, self.row + self.done, rows - self.done, self.column, self.columns,
+                    self.depth_begin, self.is_last);
+        self.done = rows;
     }
 };
 
@@ -335,13 +324,12 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
             });
         }
         parallel_for(blocks.count * splits.count, 1, [&](std::size_t begin, std::size_t end) {
-            alignas(64) std::array<std::array<Sum, largest_tile>, 2> sums;
+            alignas(64) std::array<Sum, largest_tile> sums;
             for (std::size_t task = begin; task < end; ++task) {
                 const std::size_t row = blocks.begin(task / splits.count), rows = rows_of(task / splits.count);
                 const std::size_t first_panel = splits.begin(task % splits.count);
                 const std::size_t last_panel = splits.begin(task % splits.count + 1);
                 const detail::Shares tiles(rows, tile.rows, tile.unit);
-                detail::Unfinished<Sum, FinishTile> unfinished{finish, tile.columns};
                 for (std::size_t d = first_depth; d < last_depth; ++d) {
                     const std::size_t depth_begin = d * block_depth, depth = depth_at(depth_begin);
                     const Operand<A> block = a.from(row, depth_begin);
@@ -368,19 +356,18 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                             const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
                             if (tile.multiply_while == nullptr) {
                                 tile.multiply(height, depth / tile.group, left.tile(first, depth), left.row,
-                                              left.group == 0 ? height : left.group, right, sums[0].data(),
+                                              left.group == 0 ? height : left.group, right, sums.data(),
                                               (t + 1) * fetched <= depth * tile.columns ? next + t * fetched : right);
-                                finish(sums[0].data(), row + first, height, column, columns, depth_begin, is_last);
+                                finish(sums.data(), row + first, height, column, columns, depth_begin, is_last);
                                 continue;
                             }
-                            Sum* const into = sums[unfinished.sums == sums[0].data() ? 1 : 0].data();
-                            tile.multiply_while(height, depth / tile.group, left.tile(first, depth), left.row, right, into,
-                                                next + t * share, next == right ? 0 : share * sizeof(B), unfinished.meanwhile());
-                            unfinished.begin(into, row + first, height, column, columns, depth_begin, is_last);
+                            detail::Finishing<Sum, FinishTile> finishing{finish, sums.data(), tile.columns, row + first,
+                                                                         column, columns,     depth_begin,  is_last};
+                            tile.multiply_while(height, depth / tile.group, left.tile(first, depth), left.row, right, sums.data(),
+                                                next + t * share, next == right ? 0 : share * sizeof(B), {finishing.run, &finishing});
                         }
                     }
                 }
-                unfinished.finish_to(unfinished.rows);
                 if (last_depth == depths) epilogue(row, row + rows, first_panel * tile.columns, std::min(last_panel * tile.columns, n));
             }
         });

@@ -21,10 +21,10 @@ inline constexpr std::size_t fetched_per_group = 32;
 /// threads.
 inline constexpr std::size_t gemm_depth = 1024;
 
-/// Work for the arithmetic units that a tile's products leave idle: `run` is called again and again, with how much of the
-/// product is done and how much there is, and at last with all of it done.
+/// What becomes of a tile's first rows while the last ones are made, in the arithmetic units that products leave idle: `run` is
+/// called again and again, with how many rows are done, and at last with all of them.
 struct Meanwhile {
-    void (*run)(void* state, std::size_t done, std::size_t all) = nullptr;
+    void (*run)(void* state, std::size_t rows) = nullptr;
     void* state = nullptr;
 };
 
@@ -43,7 +43,7 @@ struct TileKernel {
     void (*multiply)(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
                      const B* b, Sum* out, const void* ahead);
 
-    /// multiply with other work in between, and ahead_bytes fetched evenly; null where there is nothing to be gained.
+    /// multiply with rows finished in between, and ahead_bytes fetched evenly; null where there is nothing to be gained.
     void (*multiply_while)(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, const B* b, Sum* out,
                            const void* ahead, std::size_t ahead_bytes, const Meanwhile& meanwhile) = nullptr;
 
