@@ -271,6 +271,8 @@ def parse():
                     and options.precision in (None, row.precision)]
     if options.threads < 1 or options.rounds < 1 or not options.rows:
         parser.error("--threads and --rounds need 1 or more, and --rows and --precision a row to match")
+    if options.record and options.threads != cores:
+        parser.error("--record keeps what all cores do: leave --threads out")
     if options.record and all(row.kind.startswith("first ") for row in options.rows):
         parser.error("--record needs a row of images, captions or training: those say which kernels ran")
     if options.json:

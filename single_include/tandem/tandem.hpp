@@ -481,7 +481,8 @@ struct CpuFeatures {
     bool amx = false;
 };
 
-/// What the CPU at hand reports, asked once.
+/// What the CPU at hand reports, asked once. Where it has AMX, Linux is asked to let the process use its tiles: a signal stack
+/// that is too small for them is refused from then on.
 const CpuFeatures& cpu_features();
 
 /// Whether a CPU with these features runs the kernels of an instruction set.
@@ -2219,7 +2220,7 @@ private:
 };
 
 /// An owned array whose first element is aligned to a cache line (64 bytes), so that vector loads do not straddle two;
-/// a large one to a huge page, which the system is asked to use: walking it then seldom waits for a page's address.
+/// a large one lies in huge pages, which the system is asked to use: walking it then seldom waits for a page's address.
 /// Shrinking keeps the memory: a buffer that has seen its largest size allocates no more.
 template <class T>
 class Buffer {
@@ -3413,10 +3414,14 @@ enum class Activation { none, gelu, quick_gelu, tanh_gelu, silu, relu, squared_r
 /// would take the buffers that the tile's own loads wait for.
 inline constexpr std::size_t fetched_per_group = 32;
 
-/// The K blocking, in groups of a tile. It is part of the contract, not a tuning knob: products are summed in blocks of
-/// one depth in every configuration, so an output row's bits do not depend on M, on the other rows, or on the number of
-/// threads.
+/// The K blocking of register tiles, in groups. It is part of the contract, not a tuning knob: a tile's products are summed
+/// in blocks of one depth in every configuration, so an output row's bits do not depend on M, on the other rows, or on the
+/// number of threads.
 inline constexpr std::size_t gemm_depth = 1024;
+
+/// The deepest product whose result may be rows of bfloat16: all of it is one block of the depth, AMX's being the shallowest.
+inline constexpr std::size_t narrow_depth = 1536;
+static_assert(narrow_depth <= 2 * gemm_depth, "products of pairs of bfloat16, and of bytes, must be one block");
 
 /// What becomes of a tile's first rows while the last ones are made, in the arithmetic units that products leave idle: `run` is
 /// called again and again, with how many rows are done, and at last with all of them.
@@ -3444,7 +3449,7 @@ struct TileKernel {
     void (*multiply_while)(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, const B* b, Sum* out,
                            const void* ahead, std::size_t ahead_bytes, const Meanwhile& meanwhile) = nullptr;
 
-    std::size_t depth = gemm_depth;
+    std::size_t depth = gemm_depth;  ///< of a block that is summed at once, in groups
     std::size_t unit = 1;      ///< so many rows take as long as fewer
     std::size_t in_block = 8;  ///< most tiles whose rows stay in the L2 cache while all panels pass by
 };
@@ -3670,8 +3675,8 @@ struct Target {
 /// Bytes of a line of the caches.
 inline constexpr std::size_t line = 64;
 
-/// Columns of the widest panel, and elements of the largest tile: AMX's.
-inline constexpr std::size_t widest_panel = 64, largest_tile = 256 * 32;
+/// Columns of the widest panel, and elements of the largest register tile and of the largest of all: AMX's.
+inline constexpr std::size_t widest_panel = 64, largest_register_tile = 14 * widest_panel, largest_tile = 256 * 32;
 
 /// The least multiple of `multiple` that is not below `value`.
 constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
@@ -3912,6 +3917,7 @@ template <class A, class T, class B, class Sum, class FinishTile, class Epilogue
 void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size_t n, std::size_t k,
                      const Operand<A>& a, const B* panels, const FinishTile& finish, const Epilogue& epilogue = {}) {
     observe_product(m, n, k);
+    if (k == 0) return;
     const std::size_t block_depth = tile.depth * tile.group;
     const std::size_t panel_size = layout_of(tile).panel_size(k), column_panels = (n + tile.columns - 1) / tile.columns;
     const auto depth_at = [&](std::size_t begin) { return round_up(std::min(block_depth, k - begin), tile.group); };
@@ -3968,8 +3974,8 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                     const bool is_last = d + 1 == depths;
                     for (std::size_t panel = first_panel; panel < last_panel; ++panel) {
                         const B* const right = panels + panel * panel_size + depth_begin * tile.columns;
-                        // The next panel is fetched meanwhile, a part by every tile; after a task's last one comes the next task's
-                        // first, most often on the same thread.
+                        // The next panel is fetched meanwhile, a part by every tile; after a task's last one most often comes the
+                        // next task's first.
                         const B* const next = panel + 1 < column_panels ? right + panel_size : right;
                         const std::size_t share = depth * tile.columns / tiles.count;
                         const std::size_t fetched = depth / tile.group * fetched_per_group / sizeof(B);
@@ -4071,7 +4077,7 @@ void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& 
     detail::GemmScratch<T>& scratch = detail::gemm_scratch<T>();
     scratch.right.resize(layout.panel_size(std::min(k, gemm_depth)));
     const detail::Shares tiles(m, set.tile.rows);
-    alignas(64) std::array<T, largest_tile> sums;
+    alignas(64) std::array<T, largest_register_tile> sums;
     for (std::size_t depth_begin = 0; depth_begin < k; depth_begin += gemm_depth) {
         const std::size_t depth = std::min(gemm_depth, k - depth_begin);
         const Operand<T> block = a.from(0, depth_begin);
@@ -6867,13 +6873,10 @@ bool multiplies_pairs();
 template <Arithmetic T>
 bool passes_narrow();
 
-/// The deepest product whose result may be rows of bfloat16: all of it is one block of the depth, AMX's being the shallowest.
-inline constexpr std::size_t narrow_depth = 1536;
-
 /// y[m, out] = x[m, in] · weightᵀ, then what `finish` says; x and y are row-major, the weight in its layout. Where the
 /// CPU multiplies pairs of bfloat16, a bfloat16 weight meets x rounded to it, and an amp_bf16 weight is rounded as
 /// well; elsewhere both are multiplied as they are. Sums are float32 then. X and Y, the elements of x and y, may be
-/// bfloat16 where passes_narrow<T>().
+/// bfloat16 where passes_narrow<T>(), Y if in <= narrow_depth.
 template <Arithmetic T, class X = Compute<T>, class Y = Compute<T>>
 void dense(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const X>& x, const Stored<T>* weight,
            const StridedRows<Y>& y, const Finish<Compute<T>>& finish);
@@ -7049,7 +7052,7 @@ public:
 
 private:
     std::size_t padded() const { return kernels::round_up(out_, layout().width); }
-    static std::size_t block() { return kernels::gemm_depth * layout().group; }
+    static std::size_t block() { return kernels::active_reduced().bytes.depth * layout().group; }
 
     std::size_t out_, in_;
     Buffer<int8> bytes_;
@@ -7435,7 +7438,7 @@ struct None {
     struct Saved {};
 };
 
-/// to[i] = from[rows[i]]; to may be from.
+/// to[i] = from[rows[i]]; to may be from where rows ascend.
 template <class C, std::size_t Width>
 void gather_rows(Rows<const C, Width> from, std::span<const std::size_t> rows, Rows<C, Width> to) {
     for (std::size_t i = 0; i < rows.size(); ++i)
@@ -7573,6 +7576,7 @@ struct SelfAttention {
     [[no_unique_address]] QueryNorm ln_q;
     [[no_unique_address]] KeyNorm ln_k;
 
+    using NarrowLayer = SelfAttention;
     static constexpr bool passes_narrow = !has_norm && !shape.rotary && head_width % 2 == 0;
 
     struct Saved {
@@ -8136,9 +8140,10 @@ concept FinishingPart = requires(const Layer& layer, Rows<const C, width> x, Row
 };
 
 /// A block part that can take its rows as bfloat16 where kernels::passes_narrow<T>(), a FinishingPart that only infers; one
-/// whose queries can be picked does that as well. Its block does so if its norms' `forward_narrow` can write such rows.
+/// whose queries can be picked does that as well. It says so of itself, by name: what derives from it may have another forward.
+/// Its block does so if its norms' `forward_narrow` can write such rows.
 template <class Layer>
-concept NarrowPart = Layer::passes_narrow;
+concept NarrowPart = std::same_as<typename Layer::NarrowLayer, Layer> && Layer::passes_narrow;
 
 /// A norm's Layer<T, Width, choice>: Saved and parameters as above, forward(x, y, saved) over rows, and
 /// backward(x, dy, dx, saved, gradient, accumulate), where dx may be dy, and is added to where `accumulate` is set. The
@@ -8399,8 +8404,9 @@ struct Mlp {
     IntoHidden<T, shape> c_fc;
     FromHidden<T, shape> c_proj;
 
+    using NarrowLayer = Mlp;
     static constexpr bool passes_narrow =
-        has_kernel<std::remove_const_t<decltype(parts.activation)>> || std::is_same_v<std::remove_const_t<decltype(parts.activation)>, AnyGelu>;
+        has_kernel<decltype(activation_in(parts.activation, std::declval<const Sequences<C>&>()))>;
 
     struct Saved {
         Hidden<T, shape> before, after;
@@ -8614,12 +8620,7 @@ struct Block {
         if constexpr (can_pass_narrow) {
             if (kernels::passes_narrow<T>()) {
                 ln_1.forward_narrow(x, saved.narrow);
-                Rows<C, width> middle = y;
-                if constexpr (!is_parallel) {
-                    saved.middle.resize(rows);
-                    middle = saved.middle;
-                }
-                attn.forward_narrow(saved.narrow, x, middle, sequences, saved.mixer);
+                attn.forward_narrow(saved.narrow, x, middle_of(y, saved), sequences, saved.mixer);
                 return second_half_narrow(y, sequences, saved);
             }
         }
@@ -8696,12 +8697,7 @@ struct Block {
             if constexpr (can_pass_narrow) {
                 if (kernels::passes_narrow<T>()) {
                     ln_1.forward_narrow(x, saved.narrow);
-                    Rows<C, width> middle = y;
-                    if constexpr (!is_parallel) {
-                        saved.middle.resize(count);
-                        middle = saved.middle;
-                    }
-                    attn.forward_picked_narrow(saved.narrow, saved.whole, middle, sequences, picked, ends, saved.mixer);
+                    attn.forward_picked_narrow(saved.narrow, saved.whole, middle_of(y, saved), sequences, picked, ends, saved.mixer);
                     if constexpr (is_parallel) {
                         gather_rows<bfloat16, kernels::narrow_length(width)>(saved.narrow, picked, saved.narrow);
                         saved.narrow.resize(count);
@@ -8825,6 +8821,13 @@ private:
             ln_2.forward(saved.middle, saved.normed_2, saved.norm_2);
             mlp.forward(saved.normed_2, saved.middle, y, sequences, saved.mlp, keep);
         }
+    }
+
+    /// Where the mixer's branch goes: in the middle of the stream, or, in a parallel block, into its result.
+    static Rows<C, width> middle_of(Rows<C, width> y, Saved& saved) {
+        if constexpr (is_parallel) return y;
+        saved.middle.resize(y.extent(0));
+        return saved.middle;
     }
 
     /// second_half(), after the mixer got rows of bfloat16.
@@ -20504,7 +20507,7 @@ namespace tandem::inline TANDEM_ABI::kernels {
 namespace detail {
 
 /// Whether the CPU has AMX with bfloat16 and bytes, and Linux lets this process have its tiles' state, which it has to
-/// be asked for once (Documentation/arch/x86/xstate.rst); the threads that are made later inherit that.
+/// be asked for once, for all of its threads (Documentation/arch/x86/xstate.rst).
 inline bool asks_for_amx() {
 #if defined(__x86_64__) && defined(__linux__)
     constexpr unsigned bf16 = 1U << 22, tile = 1U << 24, int8 = 1U << 25;  // Intel SDM, CPUID leaf 7
@@ -24541,7 +24544,8 @@ inline constexpr bool recycles_memory = true;
 #if defined(__linux__)
 /// Blocks that lie side by side in regions of huge pages (2 MiB), which the system is asked to use: walking them then seldom
 /// waits for a page's address, and no block has an end of its own in small pages. The system fills pages with zeros where
-/// they are first touched, and gets those of a block back when it is freed; a region goes when its last block does.
+/// they are first touched, and may have those of a block back when it is freed; a region goes when its last block does. What
+/// was a block's never becomes another's: its pages would be small ones, and not zero where pages are locked.
 class HugePages {
 public:
     static constexpr std::size_t huge_page = std::size_t{2} << 20, region = std::size_t{64} << 20;
@@ -24559,7 +24563,6 @@ public:
         if (current_ == nullptr || filled_ + used > region) {
             char* const fresh = map(region, region);
             live_.emplace(fresh, 0);
-            if (current_ != nullptr && live_.at(current_) == 0) unmap(current_);
             current_ = fresh;
             filled_ = 0;
         }
@@ -24575,15 +24578,13 @@ public:
             ::munmap(memory, used);
             return;
         }
-        const std::lock_guard lock(mutex_);
         ::madvise(memory, used, MADV_DONTNEED);
         char* const start = static_cast<char*>(memory) - reinterpret_cast<std::uintptr_t>(memory) % region;
+        const std::lock_guard lock(mutex_);
         if (--live_.at(start) > 0) return;
-        if (start == current_) {
-            filled_ = 0;
-        } else {
-            unmap(start);
-        }
+        ::munmap(start, region);
+        live_.erase(start);
+        if (start == current_) current_ = nullptr;
     }
 
 private:
@@ -24599,14 +24600,9 @@ private:
         const std::size_t before = (alignment - reinterpret_cast<std::uintptr_t>(start) % alignment) % alignment;
         char* const first = static_cast<char*>(start) + before;
         if (before > 0) ::munmap(start, before);
-        if (before < alignment) ::munmap(first + bytes, alignment - before);
+        ::munmap(first + bytes, alignment - before);
         ::madvise(first, bytes, MADV_HUGEPAGE);  // a refusal costs speed, nothing else
         return first;
-    }
-
-    void unmap(char* start) {
-        ::munmap(start, region);
-        live_.erase(start);
     }
 
     std::mutex mutex_;
@@ -24895,6 +24891,7 @@ struct TileProduct {
     static constexpr std::size_t rows = 256, columns = 32, together = 2 * tile_height;
     // A deeper block of 256 rows, with the panels that pass by, would not stay in 2 MiB of L2 cache.
     static constexpr std::size_t depth = Dot::group == 2 ? 768 : 1024;
+    static_assert(narrow_depth <= depth * Dot::group);
 
     static void multiply(std::size_t height, std::size_t groups, const A* a, std::size_t a_row, std::size_t,
                          const B* b, Sum* out, const void* ahead) {
@@ -25631,7 +25628,7 @@ private:
         return sum(sums);
     }
 
-    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place;
+    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place.
     static V exp(const V& x) {
         if constexpr (requires { V::exp(x); }) {
             return V::exp(x);
@@ -26549,7 +26546,7 @@ private:
         return sum(sums);
     }
 
-    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place;
+    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place.
     static V exp(const V& x) {
         if constexpr (requires { V::exp(x); }) {
             return V::exp(x);
@@ -27366,7 +27363,7 @@ private:
         return sum(sums);
     }
 
-    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place;
+    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place.
     static V exp(const V& x) {
         if constexpr (requires { V::exp(x); }) {
             return V::exp(x);
@@ -28142,7 +28139,7 @@ private:
         return sum(sums);
     }
 
-    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place;
+    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place.
     static V exp(const V& x) {
         if constexpr (requires { V::exp(x); }) {
             return V::exp(x);
@@ -28944,7 +28941,7 @@ private:
         return sum(sums);
     }
 
-    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place;
+    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place.
     static V exp(const V& x) {
         if constexpr (requires { V::exp(x); }) {
             return V::exp(x);
@@ -29800,7 +29797,7 @@ private:
         return sum(sums);
     }
 
-    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place;
+    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place.
     static V exp(const V& x) {
         if constexpr (requires { V::exp(x); }) {
             return V::exp(x);
@@ -30632,7 +30629,7 @@ private:
         return sum(sums);
     }
 
-    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place;
+    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place.
     static V exp(const V& x) {
         if constexpr (requires { V::exp(x); }) {
             return V::exp(x);
@@ -31410,7 +31407,7 @@ private:
         return sum(sums);
     }
 
-    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place;
+    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place.
     static V exp(const V& x) {
         if constexpr (requires { V::exp(x); }) {
             return V::exp(x);
@@ -32183,7 +32180,7 @@ private:
         return sum(sums);
     }
 
-    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place;
+    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place.
     static V exp(const V& x) {
         if constexpr (requires { V::exp(x); }) {
             return V::exp(x);

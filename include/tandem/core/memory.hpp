@@ -148,7 +148,7 @@ private:
 };
 
 /// An owned array whose first element is aligned to a cache line (64 bytes), so that vector loads do not straddle two;
-/// a large one to a huge page, which the system is asked to use: walking it then seldom waits for a page's address.
+/// a large one lies in huge pages, which the system is asked to use: walking it then seldom waits for a page's address.
 /// Shrinking keeps the memory: a buffer that has seen its largest size allocates no more.
 template <class T>
 class Buffer {

@@ -30,7 +30,8 @@ inline constexpr bool recycles_memory = true;
 #if defined(__linux__)
 /// Blocks that lie side by side in regions of huge pages (2 MiB), which the system is asked to use: walking them then seldom
 /// waits for a page's address, and no block has an end of its own in small pages. The system fills pages with zeros where
-/// they are first touched, and gets those of a block back when it is freed; a region goes when its last block does.
+/// they are first touched, and may have those of a block back when it is freed; a region goes when its last block does. What
+/// was a block's never becomes another's: its pages would be small ones, and not zero where pages are locked.
 class HugePages {
 public:
     static constexpr std::size_t huge_page = std::size_t{2} << 20, region = std::size_t{64} << 20;
@@ -48,7 +49,6 @@ public:
         if (current_ == nullptr || filled_ + used > region) {
             char* const fresh = map(region, region);
             live_.emplace(fresh, 0);
-            if (current_ != nullptr && live_.at(current_) == 0) unmap(current_);
             current_ = fresh;
             filled_ = 0;
         }
@@ -64,15 +64,13 @@ public:
             ::munmap(memory, used);
             return;
         }
-        const std::lock_guard lock(mutex_);
         ::madvise(memory, used, MADV_DONTNEED);
         char* const start = static_cast<char*>(memory) - reinterpret_cast<std::uintptr_t>(memory) % region;
+        const std::lock_guard lock(mutex_);
         if (--live_.at(start) > 0) return;
-        if (start == current_) {
-            filled_ = 0;
-        } else {
-            unmap(start);
-        }
+        ::munmap(start, region);
+        live_.erase(start);
+        if (start == current_) current_ = nullptr;
     }
 
 private:
@@ -88,14 +86,9 @@ private:
         const std::size_t before = (alignment - reinterpret_cast<std::uintptr_t>(start) % alignment) % alignment;
         char* const first = static_cast<char*>(start) + before;
         if (before > 0) ::munmap(start, before);
-        if (before < alignment) ::munmap(first + bytes, alignment - before);
+        ::munmap(first + bytes, alignment - before);
         ::madvise(first, bytes, MADV_HUGEPAGE);  // a refusal costs speed, nothing else
         return first;
-    }
-
-    void unmap(char* start) {
-        ::munmap(start, region);
-        live_.erase(start);
     }
 
     std::mutex mutex_;

@@ -180,6 +180,7 @@ struct TileProduct {
     static constexpr std::size_t rows = 256, columns = 32, together = 2 * tile_height;
     // A deeper block of 256 rows, with the panels that pass by, would not stay in 2 MiB of L2 cache.
     static constexpr std::size_t depth = Dot::group == 2 ? 768 : 1024;
+    static_assert(narrow_depth <= depth * Dot::group);
 
     static void multiply(std::size_t height, std::size_t groups, const A* a, std::size_t a_row, std::size_t,
                          const B* b, Sum* out, const void* ahead) {

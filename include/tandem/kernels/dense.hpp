@@ -45,13 +45,10 @@ bool multiplies_pairs();
 template <Arithmetic T>
 bool passes_narrow();
 
-/// The deepest product whose result may be rows of bfloat16: all of it is one block of the depth, AMX's being the shallowest.
-inline constexpr std::size_t narrow_depth = 1536;
-
 /// y[m, out] = x[m, in] · weightᵀ, then what `finish` says; x and y are row-major, the weight in its layout. Where the
 /// CPU multiplies pairs of bfloat16, a bfloat16 weight meets x rounded to it, and an amp_bf16 weight is rounded as
 /// well; elsewhere both are multiplied as they are. Sums are float32 then. X and Y, the elements of x and y, may be
-/// bfloat16 where passes_narrow<T>().
+/// bfloat16 where passes_narrow<T>(), Y if in <= narrow_depth.
 template <Arithmetic T, class X = Compute<T>, class Y = Compute<T>>
 void dense(std::size_t m, std::size_t out, std::size_t in, const StridedRows<const X>& x, const Stored<T>* weight,
            const StridedRows<Y>& y, const Finish<Compute<T>>& finish);

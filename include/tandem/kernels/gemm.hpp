@@ -48,8 +48,8 @@ struct Target {
 /// Bytes of a line of the caches.
 inline constexpr std::size_t line = 64;
 
-/// Columns of the widest panel, and elements of the largest tile: AMX's.
-inline constexpr std::size_t widest_panel = 64, largest_tile = 256 * 32;
+/// Columns of the widest panel, and elements of the largest register tile and of the largest of all: AMX's.
+inline constexpr std::size_t widest_panel = 64, largest_register_tile = 14 * widest_panel, largest_tile = 256 * 32;
 
 /// The least multiple of `multiple` that is not below `value`.
 constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
@@ -290,6 +290,7 @@ template <class A, class T, class B, class Sum, class FinishTile, class Epilogue
 void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size_t n, std::size_t k,
                      const Operand<A>& a, const B* panels, const FinishTile& finish, const Epilogue& epilogue = {}) {
     observe_product(m, n, k);
+    if (k == 0) return;
     const std::size_t block_depth = tile.depth * tile.group;
     const std::size_t panel_size = layout_of(tile).panel_size(k), column_panels = (n + tile.columns - 1) / tile.columns;
     const auto depth_at = [&](std::size_t begin) { return round_up(std::min(block_depth, k - begin), tile.group); };
@@ -346,8 +347,8 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                     const bool is_last = d + 1 == depths;
                     for (std::size_t panel = first_panel; panel < last_panel; ++panel) {
                         const B* const right = panels + panel * panel_size + depth_begin * tile.columns;
-                        // The next panel is fetched meanwhile, a part by every tile; after a task's last one comes the next task's
-                        // first, most often on the same thread.
+                        // The next panel is fetched meanwhile, a part by every tile; after a task's last one most often comes the
+                        // next task's first.
                         const B* const next = panel + 1 < column_panels ? right + panel_size : right;
                         const std::size_t share = depth * tile.columns / tiles.count;
                         const std::size_t fetched = depth / tile.group * fetched_per_group / sizeof(B);
@@ -449,7 +450,7 @@ void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& 
     detail::GemmScratch<T>& scratch = detail::gemm_scratch<T>();
     scratch.right.resize(layout.panel_size(std::min(k, gemm_depth)));
     const detail::Shares tiles(m, set.tile.rows);
-    alignas(64) std::array<T, largest_tile> sums;
+    alignas(64) std::array<T, largest_register_tile> sums;
     for (std::size_t depth_begin = 0; depth_begin < k; depth_begin += gemm_depth) {
         const std::size_t depth = std::min(gemm_depth, k - depth_begin);
         const Operand<T> block = a.from(0, depth_begin);

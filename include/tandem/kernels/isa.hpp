@@ -37,7 +37,8 @@ struct CpuFeatures {
     bool amx = false;
 };
 
-/// What the CPU at hand reports, asked once.
+/// What the CPU at hand reports, asked once. Where it has AMX, Linux is asked to let the process use its tiles: a signal stack
+/// that is too small for them is refused from then on.
 const CpuFeatures& cpu_features();
 
 /// Whether a CPU with these features runs the kernels of an instruction set.

@@ -24,7 +24,7 @@ namespace tandem::inline TANDEM_ABI::kernels {
 namespace detail {
 
 /// Whether the CPU has AMX with bfloat16 and bytes, and Linux lets this process have its tiles' state, which it has to
-/// be asked for once (Documentation/arch/x86/xstate.rst); the threads that are made later inherit that.
+/// be asked for once, for all of its threads (Documentation/arch/x86/xstate.rst).
 inline bool asks_for_amx() {
 #if defined(__x86_64__) && defined(__linux__)
     constexpr unsigned bf16 = 1U << 22, tile = 1U << 24, int8 = 1U << 25;  // Intel SDM, CPUID leaf 7

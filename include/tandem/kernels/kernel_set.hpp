@@ -16,10 +16,14 @@ enum class Activation { none, gelu, quick_gelu, tanh_gelu, silu, relu, squared_r
 /// would take the buffers that the tile's own loads wait for.
 inline constexpr std::size_t fetched_per_group = 32;
 
-/// The K blocking, in groups of a tile. It is part of the contract, not a tuning knob: products are summed in blocks of
-/// one depth in every configuration, so an output row's bits do not depend on M, on the other rows, or on the number of
-/// threads.
+/// The K blocking of register tiles, in groups. It is part of the contract, not a tuning knob: a tile's products are summed
+/// in blocks of one depth in every configuration, so an output row's bits do not depend on M, on the other rows, or on the
+/// number of threads.
 inline constexpr std::size_t gemm_depth = 1024;
+
+/// The deepest product whose result may be rows of bfloat16: all of it is one block of the depth, AMX's being the shallowest.
+inline constexpr std::size_t narrow_depth = 1536;
+static_assert(narrow_depth <= 2 * gemm_depth, "products of pairs of bfloat16, and of bytes, must be one block");
 
 /// What becomes of a tile's first rows while the last ones are made, in the arithmetic units that products leave idle: `run` is
 /// called again and again, with how many rows are done, and at last with all of them.
@@ -47,7 +51,7 @@ struct TileKernel {
     void (*multiply_while)(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, const B* b, Sum* out,
                            const void* ahead, std::size_t ahead_bytes, const Meanwhile& meanwhile) = nullptr;
 
-    std::size_t depth = gemm_depth;
+    std::size_t depth = gemm_depth;  ///< of a block that is summed at once, in groups
     std::size_t unit = 1;      ///< so many rows take as long as fewer
     std::size_t in_block = 8;  ///< most tiles whose rows stay in the L2 cache while all panels pass by
 };

@@ -510,7 +510,7 @@ private:
         return sum(sums);
     }
 
-    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place;
+    /// e^x. Floats by reduction to |r| <= ln(2) / 2 and the Taylor polynomial of degree 7, below 2 units in the last place.
     static V exp(const V& x) {
         if constexpr (requires { V::exp(x); }) {
             return V::exp(x);

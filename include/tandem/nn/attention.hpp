@@ -100,6 +100,7 @@ struct SelfAttention {
     [[no_unique_address]] QueryNorm ln_q;
     [[no_unique_address]] KeyNorm ln_k;
 
+    using NarrowLayer = SelfAttention;
     static constexpr bool passes_narrow = !has_norm && !shape.rotary && head_width % 2 == 0;
 
     struct Saved {

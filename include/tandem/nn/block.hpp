@@ -95,12 +95,7 @@ struct Block {
         if constexpr (can_pass_narrow) {
             if (kernels::passes_narrow<T>()) {
                 ln_1.forward_narrow(x, saved.narrow);
-                Rows<C, width> middle = y;
-                if constexpr (!is_parallel) {
-                    saved.middle.resize(rows);
-                    middle = saved.middle;
-                }
-                attn.forward_narrow(saved.narrow, x, middle, sequences, saved.mixer);
+                attn.forward_narrow(saved.narrow, x, middle_of(y, saved), sequences, saved.mixer);
                 return second_half_narrow(y, sequences, saved);
             }
         }
@@ -177,12 +172,7 @@ struct Block {
             if constexpr (can_pass_narrow) {
                 if (kernels::passes_narrow<T>()) {
                     ln_1.forward_narrow(x, saved.narrow);
-                    Rows<C, width> middle = y;
-                    if constexpr (!is_parallel) {
-                        saved.middle.resize(count);
-                        middle = saved.middle;
-                    }
-                    attn.forward_picked_narrow(saved.narrow, saved.whole, middle, sequences, picked, ends, saved.mixer);
+                    attn.forward_picked_narrow(saved.narrow, saved.whole, middle_of(y, saved), sequences, picked, ends, saved.mixer);
                     if constexpr (is_parallel) {
                         gather_rows<bfloat16, kernels::narrow_length(width)>(saved.narrow, picked, saved.narrow);
                         saved.narrow.resize(count);
@@ -306,6 +296,13 @@ private:
             ln_2.forward(saved.middle, saved.normed_2, saved.norm_2);
             mlp.forward(saved.normed_2, saved.middle, y, sequences, saved.mlp, keep);
         }
+    }
+
+    /// Where the mixer's branch goes: in the middle of the stream, or, in a parallel block, into its result.
+    static Rows<C, width> middle_of(Rows<C, width> y, Saved& saved) {
+        if constexpr (is_parallel) return y;
+        saved.middle.resize(y.extent(0));
+        return saved.middle;
     }
 
     /// second_half(), after the mixer got rows of bfloat16.

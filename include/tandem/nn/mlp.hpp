@@ -69,8 +69,9 @@ struct Mlp {
     IntoHidden<T, shape> c_fc;
     FromHidden<T, shape> c_proj;
 
+    using NarrowLayer = Mlp;
     static constexpr bool passes_narrow =
-        has_kernel<std::remove_const_t<decltype(parts.activation)>> || std::is_same_v<std::remove_const_t<decltype(parts.activation)>, AnyGelu>;
+        has_kernel<decltype(activation_in(parts.activation, std::declval<const Sequences<C>&>()))>;
 
     struct Saved {
         Hidden<T, shape> before, after;

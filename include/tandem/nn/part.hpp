@@ -112,9 +112,10 @@ concept FinishingPart = requires(const Layer& layer, Rows<const C, width> x, Row
 };
 
 /// A block part that can take its rows as bfloat16 where kernels::passes_narrow<T>(), a FinishingPart that only infers; one
-/// whose queries can be picked does that as well. Its block does so if its norms' `forward_narrow` can write such rows.
+/// whose queries can be picked does that as well. It says so of itself, by name: what derives from it may have another forward.
+/// Its block does so if its norms' `forward_narrow` can write such rows.
 template <class Layer>
-concept NarrowPart = Layer::passes_narrow;
+concept NarrowPart = std::same_as<typename Layer::NarrowLayer, Layer> && Layer::passes_narrow;
 
 /// A norm's Layer<T, Width, choice>: Saved and parameters as above, forward(x, y, saved) over rows, and
 /// backward(x, dy, dx, saved, gradient, accumulate), where dx may be dy, and is added to where `accumulate` is set. The

@@ -64,7 +64,7 @@ struct None {
     struct Saved {};
 };
 
-/// to[i] = from[rows[i]]; to may be from.
+/// to[i] = from[rows[i]]; to may be from where rows ascend.
 template <class C, std::size_t Width>
 void gather_rows(Rows<const C, Width> from, std::span<const std::size_t> rows, Rows<C, Width> to) {
     for (std::size_t i = 0; i < rows.size(); ++i)

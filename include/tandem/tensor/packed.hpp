@@ -152,7 +152,7 @@ public:
 
 private:
     std::size_t padded() const { return kernels::round_up(out_, layout().width); }
-    static std::size_t block() { return kernels::gemm_depth * layout().group; }
+    static std::size_t block() { return kernels::active_reduced().bytes.depth * layout().group; }
 
     std::size_t out_, in_;
     Buffer<int8> bytes_;
