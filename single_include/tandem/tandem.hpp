@@ -7634,9 +7634,7 @@ struct SelfAttention {
     void forward_narrow(NarrowView<width> x, Rows<C, width> y, const Sequences<C>& sequences, Saved& saved,
                         const kernels::Finish<C>& finish) const {
         in_proj.forward_narrow(x, saved.narrow_qkv);
-        const bfloat16* const qkv = saved.narrow_qkv.data();
-        const std::size_t stride = saved.narrow_qkv.extent(1);
-        mix_narrow({qkv, stride, qkv + q_width, stride, qkv + q_width + kv_width, stride}, sequences, {}, y, saved, finish);
+        mix_narrow(all(std::as_const(saved.narrow_qkv).data(), saved.narrow_qkv.extent(1)), sequences, {}, y, saved, finish);
     }
 
     void backward(Rows<const C, width> x, Rows<const C, width> dy, Rows<C, width> dx, const Sequences<C>& sequences,
@@ -7728,10 +7726,9 @@ struct SelfAttention {
         gather_rows<bfloat16, kernels::narrow_length(width)>(x, picked, saved.narrow_picked);
         in_proj.forward_narrow(saved.narrow_picked, saved.narrow_q, {}, 0, q_width);
         in_proj.forward_narrow(x, saved.narrow_kv, {}, q_width, qkv_width);
-        const bfloat16* const kv = saved.narrow_kv.data();
-        const std::size_t stride = saved.narrow_kv.extent(1);
-        mix_narrow({saved.narrow_q.data(), saved.narrow_q.extent(1), kv, stride, kv + kv_width, stride}, sequences, picked, y, saved,
-                   finish);
+        mix_narrow(apart(std::as_const(saved.narrow_q).data(), std::as_const(saved.narrow_kv).data(), saved.narrow_q.extent(1),
+                         saved.narrow_kv.extent(1)),
+                   sequences, picked, y, saved, finish);
     }
 
     /// Adds to the gradients, and writes dx for all rows, given dy for the picked ones.
@@ -7792,8 +7789,14 @@ private:
 
     using Operands = kernels::AttentionOperands<C>;
 
-    static Operands all(C* qkv) { return {qkv, qkv_width, qkv + q_width, qkv_width, qkv + q_width + kv_width, qkv_width}; }
-    static Operands apart(C* q, C* kv) { return {q, q_width, kv, 2 * kv_width, kv + kv_width, 2 * kv_width}; }
+    template <class E>
+    static kernels::AttentionOperands<E> all(E* qkv, std::size_t stride = qkv_width) {
+        return {qkv, stride, qkv + q_width, stride, qkv + q_width + kv_width, stride};
+    }
+    template <class E>
+    static kernels::AttentionOperands<E> apart(E* q, E* kv, std::size_t q_stride = q_width, std::size_t stride = 2 * kv_width) {
+        return {q, q_stride, kv, stride, kv + kv_width, stride};
+    }
 
     void mix_narrow(const kernels::AttentionOperands<const bfloat16>& projected, const Sequences<C>& sequences,
                     std::span<const std::size_t> picked, Rows<C, width> y, Saved& saved,

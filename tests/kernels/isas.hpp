@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include <tandem/kernels/dispatch.hpp>
 #include <tandem/kernels/isa.hpp>
 
 inline std::vector<tandem::kernels::Isa> available_isas() {
@@ -16,6 +17,13 @@ inline std::vector<tandem::kernels::Isa> available_isas() {
         if (tandem::kernels::has(tandem::kernels::cpu_features(), isa)) available.push_back(isa);
     }
     return available;
+}
+
+/// Those of them that multiply pairs of bfloat16.
+inline std::vector<tandem::kernels::Isa> isas_with_pairs() {
+    std::vector<tandem::kernels::Isa> found = available_isas();
+    std::erase_if(found, [](auto isa) { return tandem::kernels::reduced_kernels_of(isa).pairs.multiply == nullptr; });
+    return found;
 }
 
 /// Runs some of this executable's own tests with TANDEM_ISA set; the choice is made once a process.

@@ -120,10 +120,8 @@ TEMPLATE_TEST_CASE("a model of lower precision keeps the direction of its embedd
 }
 
 TEST_CASE("models of lower precision under every instruction set that multiplies pairs", "[models]") {
-    using td::kernels::Isa;
     if (std::getenv("TANDEM_ISA") != nullptr) return;  // the runs that this test starts
-    for (const Isa isa : {Isa::avx512bf16, Isa::amx, Isa::amx_emulated}) {
-        if (!has(td::kernels::cpu_features(), isa)) continue;
+    for (const auto isa : isas_with_pairs()) {
         CAPTURE(std::string(name_of(isa)));
         CHECK(run_with_isa(std::string(name_of(isa)), "a model of lower precision*") == 0);
     }

@@ -102,10 +102,8 @@ TEST_CASE("weights trained in bfloat16 are saved in float32, and any arithmetic 
 }
 
 TEST_CASE("products of pairs are tested where the CPU has them, chosen or not") {
-    using td::kernels::Isa;
     if (std::getenv("TANDEM_ISA") != nullptr) return;  // the run that this test starts
-    for (const Isa isa : {Isa::avx512bf16, Isa::amx, Isa::amx_emulated}) {
-        if (!has(td::kernels::cpu_features(), isa)) continue;
+    for (const auto isa : isas_with_pairs()) {
         CAPTURE(std::string(name_of(isa)));
         CHECK(run_with_isa(std::string(name_of(isa)), "*bfloat16*") == 0);
     }
