@@ -19,16 +19,6 @@ namespace {
 
 using tandem::Buffer;
 
-/// Memory of the whole process, in MiB: "Rss:", or what of it is in huge pages, "AnonHugePages:".
-double resident(const std::string& kind = "Rss:") {
-    std::ifstream file("/proc/self/smaps_rollup");
-    for (std::string word; file >> word;) {
-        double kilobytes = 0;
-        if (word == kind && file >> kilobytes) return kilobytes / 1024;
-    }
-    return 0;
-}
-
 bool is_zero(const Buffer<std::uint8_t>& buffer) {
     return std::all_of(buffer.data(), buffer.data() + buffer.size(), [](std::uint8_t byte) { return byte == 0; });
 }
@@ -59,6 +49,20 @@ TEST_CASE("buffers of every size are zero, aligned and apart", "[core]") {
 }
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // they keep what is freed, and memory of their own
+namespace {
+
+/// Memory of the whole process, in MiB: "Rss:", or what of it is in huge pages, "AnonHugePages:".
+double resident(const std::string& kind = "Rss:") {
+    std::ifstream file("/proc/self/smaps_rollup");
+    for (std::string word; file >> word;) {
+        double kilobytes = 0;
+        if (word == kind && file >> kilobytes) return kilobytes / 1024;
+    }
+    return 0;
+}
+
+}  // namespace
+
 TEST_CASE("freed buffers go back to the system, and new ones lie in huge pages again", "[core]") {
     constexpr std::size_t count = 40, size = (std::size_t{5} << 20) + 4096;
     const double before = resident();
