@@ -2,6 +2,7 @@
 // its standard input (benchmarks/compare_peers.py describes them).
 //   compare PRECISION FOLDER THREADS          answers until its input ends; PRECISION is f32, bf16, amp_bf16 or int8
 //   compare PRECISION FOLDER THREADS first    the first embedding and no more, then the peak of its memory
+//   compare PRECISION FOLDER THREADS packed   the same of a packed file of the model, made where it is not there
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
@@ -21,6 +22,7 @@
 #include <tandem/models/checkpoint.hpp>
 #include <tandem/models/clip.hpp>
 #include <tandem/models/cost.hpp>
+#include <tandem/models/packed_file.hpp>
 #include <tandem/models/zoo.hpp>
 #include <tandem/train/optimizer.hpp>
 
@@ -77,6 +79,15 @@ struct Training<Model, true> {
     }
 };
 
+/// A process's first embedding, and the peak of its memory; it is there until its input ends.
+void embed_first(const auto& model, const std::filesystem::path& folder) {
+    td::Tensor<float, typename std::remove_cvref_t<decltype(model)>::Vision::Input::shape> image(1);
+    std::ranges::copy(read<float>(folder / "images.f32", image_size), image.data());
+    (void)model.encode_image(image);
+    std::cout << "done" << std::endl << peak_memory() << std::endl;
+    std::cin.get();
+}
+
 template <class T>
 class Worker {
     using Model = td::Clip<config, T>;
@@ -88,10 +99,7 @@ public:
         td::load_weights(model_, folder_ / "model.safetensors", {.towers = towers});
     }
 
-    void first() const {
-        (void)model_.encode_image(images(1));
-        std::cout << "done" << std::endl << peak_memory() << std::endl;
-    }
+    void first() const { embed_first(model_, folder_); }
 
     void serve(std::size_t threads) {
         all_images_ = read<float>(folder_ / "images.f32", checked * image_size);
@@ -125,11 +133,7 @@ public:
 private:
     Images images(std::size_t count) const {
         Images batch(count);
-        if (all_images_.empty()) {
-            std::ranges::copy(read<float>(folder_ / "images.f32", count * image_size), batch.data());
-        } else {
-            std::copy_n(all_images_.data(), count * image_size, batch.data());
-        }
+        std::copy_n(all_images_.data(), count * image_size, batch.data());
         return batch;
     }
 
@@ -187,18 +191,23 @@ private:
 };
 
 template <class T>
-void run(const std::filesystem::path& folder, std::size_t threads, bool only_first) {
+void run(const std::filesystem::path& folder, std::size_t threads, const std::string& precision, const std::string& what) {
+    if (what == "packed") {
+        const td::PackedOptions options{.source = folder / "model.safetensors", .log = nullptr};
+        return embed_first(*td::map_packed<config, T>(folder / ("packed_" + precision + ".safetensors"), options), folder);
+    }
     // The peers' files for this row hold the image tower alone.
-    Worker<T> worker(folder, only_first ? td::Towers::image : td::Towers::both);
-    only_first ? worker.first() : worker.serve(threads);
+    Worker<T> worker(folder, what == "first" ? td::Towers::image : td::Towers::both);
+    what == "first" ? worker.first() : worker.serve(threads);
 }
 
 }  // namespace
 
 int main(int count, char** arguments) try {
     const std::vector<std::string> words(arguments + 1, arguments + count);
-    const bool only_first = words.size() == 4 && words[3] == "first";
-    if (words.size() != 3 && !only_first) throw td::Error("compare", "f32|bf16|amp_bf16|int8 FOLDER THREADS [first]");
+    const std::string what = words.size() == 4 ? words[3] : "";
+    if (words.size() != 3 && what != "first" && what != "packed")
+        throw td::Error("compare", "f32|bf16|amp_bf16|int8 FOLDER THREADS [first|packed]");
     const std::size_t threads = std::stoul(words[2]);
     const tbb::global_control limit(tbb::global_control::max_allowed_parallelism, threads);
     const auto run_as = words[0] == "f32"        ? run<float>
@@ -206,7 +215,7 @@ int main(int count, char** arguments) try {
                         : words[0] == "amp_bf16" ? run<td::amp_bf16>
                         : words[0] == "int8"     ? run<td::int8>
                                                  : throw td::Error("compare", "f32, bf16, amp_bf16 or int8", words[0]);
-    run_as(words[1], threads, only_first);
+    run_as(words[1], threads, words[0], what);
 } catch (const std::exception& error) {
     std::cerr << error.what() << '\n';
     return 1;

@@ -25,15 +25,26 @@ class Row(collections.namedtuple("Row", "work precision batch")):
     @property
     def kind(self):
         """Which of the peers' SETTINGS apply."""
-        kinds = {"train": "train ", "train_padded": "train ", "cold_start": "first ", "memory": "first "}
+        kinds = {"train": "train ", "train_padded": "train ", "cold_start": "first ", "memory": "first ",
+                 "cold_start_packed": "first ", "memory_of_ten": "first "}
         return kinds.get(self.work, "") + self.precision
+
+    @property
+    def of_tandem(self):
+        """Which of tandem's settings the row is about."""
+        return "tandem, packed" if self.work in ("cold_start_packed", "memory_of_ten") else "tandem"
+
+    @property
+    def measured(self):
+        return self.work.removesuffix("_packed")
 
 
 ROWS = [
     *(Row(work, precision, batch) for precision in ("f32", "bf16", "int8")
       for work, batch in (("image", 1), ("image", 8), ("image", 32), ("text", 32), ("text_padded", 32))),
     *(Row(work, precision, 32) for precision in ("f32", "bf16") for work in ("train", "train_padded")),
-    Row("cold_start", "f32", 1), Row("memory", "f32", 1), Row("memory", "int8", 1),
+    *(Row(work, precision, 1) for precision in ("f32", "int8")
+      for work in ("cold_start", "cold_start_packed", "memory", "memory_of_ten")),
 ]
 
 # How far embeddings may be from those of open_clip's eager float32: the largest difference of an element, the least
@@ -190,36 +201,52 @@ class Comparison:
         if not agrees:
             sys.exit(f"compare.py: {worker.name}, {row.work} {row.precision}: {text}")
 
+    def open_first(self, setting, kind):
+        """A fresh process that has its first image embedding."""
+        of, what = ("tandem", "packed") if setting == "tandem, packed" else (setting, "first")
+        return Worker(setting, [*self.command(of, kind), what], FILES / "first.log")
+
     def first(self, setting, kind):
         """A fresh process's milliseconds to its first image embedding, and the MB it then had at most."""
         begin = time.perf_counter()
-        worker = Worker(setting, [*self.command(setting, kind), "first"], FILES / "first.log")
+        worker = self.open_first(setting, kind)
         milliseconds = 1e3 * (time.perf_counter() - begin)
         memory = float(worker.answer())
         worker.close()
         return {"cold_start": milliseconds, "memory": memory}
 
+    def memory_of_ten(self, setting, kind):
+        """MB of ten such processes at once, each page divided among those that have it (proportional set size)."""
+        workers = [self.open_first(setting, kind) for _ in range(10)]
+        sizes = [Path(f"/proc/{worker.process.pid}/smaps_rollup").read_text() for worker in workers]
+        for worker in workers:
+            worker.close()
+        return sum(int(re.search(r"^Pss: +(\d+) kB", size, re.MULTILINE)[1]) for size in sizes) / 1024
+
     def compare_first(self, kind, rows):
-        """cold_start and memory, each after a process that brought its files into the page cache."""
-        found = {}
-        for setting in ["tandem", *SETTINGS[kind]]:
+        """What a fresh process takes, each after a process that brought its files into the page cache."""
+        found, wanted = {}, {row.measured for row in rows}
+        for setting in [*sorted({row.of_tandem for row in rows}), *SETTINGS[kind]]:
             try:
                 self.first(setting, kind)
                 found[setting] = [self.first(setting, kind)]
+                if "memory_of_ten" in wanted:
+                    found[setting][0]["memory_of_ten"] = self.memory_of_ten(setting, kind)
             except WorkerError as error:
-                if setting == "tandem":
+                if setting.startswith("tandem"):
                     raise
                 self.leave_out(error)
-        for row in rows:
-            print(f"{row.work} {row.precision}:", ", ".join(f"{s} {ones[0][row.work]:.0f}" for s, ones in found.items()))
+        for measured in sorted(wanted):
+            print(f"{measured} {kind}:", ", ".join(f"{s} {ones[0][measured]:.0f}" for s, ones in found.items()), flush=True)
         # The slow ones need no more turns, and memory hardly varies.
-        fastest = min(ones[0]["cold_start"] for setting, ones in found.items() if setting != "tandem")
-        turns = [setting for setting in found if setting == "tandem" or found[setting][0]["cold_start"] < 1.5 * fastest]
+        fastest = min(ones[0]["cold_start"] for setting, ones in found.items() if not setting.startswith("tandem"))
+        turns = [setting for setting in found if setting.startswith("tandem") or found[setting][0]["cold_start"] < 1.5 * fastest]
         for setting in turns * (self.rounds - 1):
             found[setting].append(self.first(setting, kind))
         for row in rows:
-            medians = {setting: statistics.median(one[row.work] for one in ones) for setting, ones in found.items()}
-            self.add(row, medians, None)
+            medians = {setting: statistics.median(one[row.measured] for one in ones if row.measured in one)
+                       for setting, ones in found.items() if setting == row.of_tandem or not setting.startswith("tandem")}
+            self.add(row, medians | {"tandem": medians.pop(row.of_tandem)}, None)
 
     def add(self, row, medians, share):
         value, name = min((value, name) for name, value in medians.items() if name != "tandem")
@@ -235,7 +262,7 @@ class Comparison:
         for row in self.results:
             share = "" if row["ceiling_share"] is None else f"{100 * row['ceiling_share']:.0f} %"
             values = [f"{row[key]:.2f}" for key in ("tandem", "best_peer_value", "ratio")]
-            unit = "MB" if row["work"] == "memory" else "ms"
+            unit = "MB" if row["work"].startswith("memory") else "ms"
             print(line.format(*list(row.values())[:3], *values[:2], unit, row["best_peer"], values[2], share))
         for what in self.left_out:
             print("left out:", what)

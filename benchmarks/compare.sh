@@ -5,7 +5,8 @@
 # Makes .venv-compare (2.5 GB to download) and the peers' formats of the model first; --rows, --precision and --rounds
 # shorten the run. --record keeps what it finds in benchmarks/results, from which benchmarks/results.py makes the README's
 # table. Captions are 1,000 of Open Clip Art; "text" and "train" give peers all 77 positions, "_padded" as many as the
-# longest caption of a batch has. cold_start and memory: the files of the peers hold the image tower, and tandem loads that one alone.
+# longest caption of a batch has. cold_start and memory: the files of the peers hold the image tower, and tandem
+# loads that one alone; cold_start_packed and memory_of_ten: tandem maps a packed file (td::map_packed) of both.
 # The share of the ceiling counts the operations of the dense model, of captions those up to their end.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

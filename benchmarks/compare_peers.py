@@ -1,7 +1,7 @@
 """A peer's side of benchmarks/compare.py: one process, one peer, one setting.
 
     compare_peers.py SETTING FOLDER THREADS         answers the lines on its standard input until it ends
-    compare_peers.py SETTING FOLDER THREADS first   the first image embedding and no more, then the peak of its memory
+    compare_peers.py SETTING FOLDER THREADS first   the first image embedding, then the peak of its memory; it waits for the end of its input
 
 It says "ready" in a line (tandem's side: the kernels it chose), and answers each request in one line:
     time WORK BATCH BEGIN REPEATS    milliseconds of each repeat; captions are those of batches BEGIN, BEGIN + 1, ...
@@ -239,6 +239,7 @@ def main():
         print("done", file=answers)
         status = Path("/proc/self/status").read_text()
         print(int(status.split("VmHWM:")[1].split()[0]) / 1024, file=answers)
+        sys.stdin.read()
         return
     server = Server(peer, folder)
     print("ready", file=answers)

@@ -16,9 +16,10 @@ ROWS = [
       for peers, work in (("77 tokens", "text"), ("the batch's longest", "text_padded"))),
     *((f"training step {precision}, batch 32, peers at {peers}", (work, precision, 32)) for precision in ("f32", "bf16")
       for peers, work in (("77 tokens", "train"), ("the batch's longest", "train_padded"))),
-    ("start of the process to the first image's embedding", ("cold_start", "f32", 1)),
-    ("peak memory, image f32, batch 1", ("memory", "f32", 1)),
-    ("peak memory, image int8, batch 1", ("memory", "int8", 1)),
+    *((f"start of the process to the first image's embedding, {precision}{how}", (work, precision, 1))
+      for precision in ("f32", "int8") for how, work in (("", "cold_start"), (", packed file", "cold_start_packed"))),
+    *((f"{what}, image {precision}, batch 1", (work, precision, 1)) for precision in ("f32", "int8")
+      for what, work in (("peak memory", "memory"), ("memory of ten processes, packed file", "memory_of_ten"))),
 ]
 BEGIN, END = "<!-- made by benchmarks/results.py -->\n", "<!-- end of what benchmarks/results.py makes -->\n"
 

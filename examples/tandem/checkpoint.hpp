@@ -32,6 +32,9 @@ inline const std::vector<Option> checkpoint_options{
      "a checkpoint: a file, the index of a sharded one, or a folder with its config (default: the folder quickstart, which "
      "examples/quickstart.sh makes)"},
     {"--precision", "f32|bf16|int8", "of the matrices (default f32)"},
+    {"--cache", "DIR",
+     "keeps a copy of the weights there as this CPU reads them: the next run maps it, begins at once and shares its memory with "
+     "others"},
     {"--activation", "NAME", "gelu, quick_gelu or gelu_pytorch_tanh, for weights without a config"},
     {"--prefix", "NAME", "which of several models in a file: what stands before its tensors' names (ema., say)"},
     {"--tokenizer", "PATH", "where it does not lie beside the weights"},
@@ -77,12 +80,14 @@ inline std::filesystem::path tokenizer_of(const Arguments& arguments) {
 /// Opens what checkpoint_options say.
 inline Opened open(const Arguments& arguments, td::Towers towers = td::Towers::both) {
     const std::filesystem::path path = weights_of(arguments);
+    if (arguments.has("--cache") && arguments.get("--cache").empty()) throw td::Error("--cache", "a folder", "no name");
     const td::OpenOptions options{
         .towers = towers,
         .check_finite = true,
         .activation = arguments.choose("--activation", "", {"gelu", "quick_gelu", "gelu_pytorch_tanh"}),
         .prefix = arguments.get("--prefix"),
-        .log = &std::cerr};
+        .log = &std::cerr,
+        .cache = arguments.get("--cache")};
     const std::string precision = arguments.choose("--precision", "f32", {"f32", "bf16", "int8"});
     const std::string resampling = arguments.choose("--resampling", "", {"pillow", "torchvision"});
     const std::string resize_as = arguments.choose("--resize-as", "", {"stored", "rgb"});

@@ -56,7 +56,7 @@ public:
                                             : "embeddings");
         // Sums are rounded in another order on another instruction set.
         inputs_.add("instruction set", std::string(td::kernels::name_of(td::kernels::active_isa())));
-        inputs_.add_model(weights);
+        inputs_.add_model(weights, opened.clip.checksum());
         tokenizer_ = tokenizer_of(options).string();
     }
 

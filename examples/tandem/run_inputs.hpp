@@ -2,12 +2,13 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <filesystem>
+#include <initializer_list>
 #include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -36,9 +37,16 @@ public:
                                        "--orientation", "--pixel-limit"})
             add(name, options.get(name, "by default"));
     }
-    /// All that opening a checkpoint reads but its tokenizer.
-    void add_model(const std::filesystem::path& weights) {
-        add_folder(weights);
+    /// All that opening a checkpoint reads but its tokenizer; the weights by their checksum, where the model has one, or else by
+    /// all that they hold.
+    void add_model(const std::filesystem::path& weights, const std::string& checksum = "") {
+        if (checksum.empty()) {
+            add_folder(weights);
+            add_shards(weights);
+        } else {
+            add("checksum of the weights", checksum);
+            if (std::filesystem::is_directory(weights)) add_files(weights, {".json"});
+        }
         if (!std::filesystem::is_directory(weights)) {
             for (const char* const name :
                  {"open_clip_config.json", "preprocessor_config.json", "processor_config.json", "config.json"}) {
@@ -46,7 +54,6 @@ public:
                     add_contents(file);
             }
         }
-        add_shards(weights);
     }
     void add_tokenizer(const std::filesystem::path& path) {
         add_folder(std::filesystem::is_directory(path) ? path : beside(path));
@@ -54,12 +61,7 @@ public:
     /// The files of a folder that decide on its model's rows, or the file.
     void add_folder(const std::filesystem::path& path) {
         if (!std::filesystem::is_directory(path)) return add_contents(path);
-        std::vector<std::filesystem::path> files;
-        for (const auto& entry : std::filesystem::directory_iterator(path)) {
-            if (entry.is_regular_file() && is_of_model(entry.path())) files.push_back(entry.path());
-        }
-        std::ranges::sort(files);
-        for (const std::filesystem::path& file : files) add_contents(file);
+        add_files(path, {".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model", ".gz"});
     }
     /// The files that an index of shards names, whatever their endings.
     void add_shards(const std::filesystem::path& weights) {
@@ -104,10 +106,14 @@ public:
     }
 
 private:
-    static bool is_of_model(const std::filesystem::path& path) {
-        const std::string ending = path.extension().string();
-        return std::ranges::any_of(std::array{".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model", ".gz"},
-                                   [&](const char* known) { return ending == known; });
+    void add_files(const std::filesystem::path& folder, std::initializer_list<std::string_view> endings) {
+        std::vector<std::filesystem::path> files;
+        for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+            const std::string ending = entry.path().extension().string();
+            if (entry.is_regular_file() && std::ranges::find(endings, ending) != endings.end()) files.push_back(entry.path());
+        }
+        std::ranges::sort(files);
+        for (const std::filesystem::path& file : files) add_contents(file);
     }
     /// The folder of a file's neighbours where the tokenizer is looked for among them, as open_tokenizer does.
     static std::filesystem::path beside(const std::filesystem::path& file) {

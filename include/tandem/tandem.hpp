@@ -19,6 +19,7 @@
 #include <tandem/models/cost.hpp>
 #include <tandem/models/describe.hpp>
 #include <tandem/models/open.hpp>
+#include <tandem/models/packed_file.hpp>
 #include <tandem/models/zoo.hpp>
 #include <tandem/nn/compose.hpp>
 #include <tandem/tasks/ask.hpp>

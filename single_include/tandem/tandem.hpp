@@ -1720,9 +1720,11 @@ constexpr DataType data_type_of() {
         return DataType::I32;
     } else if constexpr (std::is_same_v<T, std::int64_t>) {
         return DataType::I64;
+    } else if constexpr (std::is_same_v<T, std::int8_t>) {
+        return DataType::I8;
     } else {
         static_assert(std::is_same_v<T, std::uint8_t>,
-                      "A file stores float, double, bfloat16, std::int32_t, std::int64_t and std::uint8_t.");
+                      "A file stores float, double, bfloat16, std::int32_t, std::int64_t, std::int8_t and std::uint8_t.");
         return DataType::U8;
     }
 }
@@ -1832,6 +1834,13 @@ private:
     std::optional<MappedFile> file_;
 };
 
+namespace detail {
+
+/// What stands in the metadata of a packed model file, and of no other: the version of its layout.
+inline constexpr const char* packed_key = "tandem.packed";
+
+}  // namespace detail
+
 /// Types that read_elements converts to and stored_tensor stores.
 template <class T>
 concept StoredElement = std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, bfloat16> ||
@@ -1852,9 +1861,10 @@ StoredTensor stored_tensor(std::string name, std::vector<std::size_t> shape, std
 /// Writes a safetensors file, atomically and durably (write_file_atomically). Tensors keep their order within an
 /// element width, wider elements first, so that each is aligned to its element. Throws Error, and writes nothing, on
 /// duplicate names, on data that does not match shape and type, on names or metadata that are not UTF-8, on names,
-/// shapes and metadata beyond what Safetensors reads, and on the name __metadata__.
+/// shapes and metadata beyond what Safetensors reads, and on the name __metadata__. The first tensor begins at a multiple
+/// of `alignment` bytes.
 void save_safetensors(const std::filesystem::path& path, std::span<const StoredTensor> tensors,
-                      const std::map<std::string, std::string>& metadata = {});
+                      const std::map<std::string, std::string>& metadata = {}, std::size_t alignment = 8);
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -2109,6 +2119,7 @@ constexpr BlockClass block_class(std::size_t bytes) {
 class BlockStore {
 public:
     static constexpr std::size_t largest_block = std::size_t{1} << 20, capacity = std::size_t{64} << 20;
+    static constexpr std::size_t pages = std::size_t{128} << 10;  ///< from here on blocks are whole pages of the system
 
     /// Never destroyed: tensors of static lifetime come back later than any static object may live.
     static BlockStore& instance();
@@ -2126,6 +2137,10 @@ private:
     struct Block {
         Block* next;
     };
+    struct Pages {
+        void* memory;
+        std::size_t index;
+    };
 
     void count(std::size_t bytes);
 
@@ -2135,6 +2150,9 @@ private:
 
     std::mutex mutex_;
     std::array<Block*, block_class(largest_block).index + 1> blocks_{};
+    /// Blocks of pages stand in a list beside them: in themselves, it would fill pages that nobody has touched.
+    std::array<Pages, capacity / pages> pages_{};
+    std::size_t pages_count_ = 0;
     std::size_t kept_ = 0;
     std::atomic<std::size_t> held_ = 0, peak_ = 0;
 };
@@ -2262,14 +2280,23 @@ public:
         size_ = size;
     }
 
+    /// Has what somebody else owns for its elements, which must stay there, aligned to a cache line, as long as this buffer
+    /// has them. Nobody may write to them through it: whoever borrows for an object gives it away as const. A copy owns its own.
+    [[gnu::noinline]] void borrow(std::span<const T> elements) {
+        data_ = {const_cast<T*>(elements.data()), Release{}};
+        size_ = capacity_ = elements.size();
+    }
+
     T* data() { return data_.get(); }
     const T* data() const { return data_.get(); }
     std::size_t size() const { return size_; }
 
 private:
     struct Release {
-        std::size_t bytes = 0;
-        [[gnu::noinline]] void operator()(T* pointer) const { detail::BlockStore::instance().give(pointer, bytes); }
+        std::size_t bytes = 0;  ///< none: borrowed
+        [[gnu::noinline]] void operator()(T* pointer) const {
+            if (bytes > 0) detail::BlockStore::instance().give(pointer, bytes);
+        }
     };
 
     std::unique_ptr<T[], Release> data_;
@@ -2669,6 +2696,9 @@ public:
     std::span<T> elements() & { return {data(), size()}; }
     std::span<const T> elements() const& { return {data(), size()}; }
     void elements() && = delete;  // the memory would be gone before it is read
+
+    /// The memory of the elements, for what reads or borrows it as a whole.
+    Buffer<T>& buffer() { return elements_; }
 
     View<T, S> view() { return {data(), extents_}; }
     View<const T, S> view() const { return {data(), extents_}; }
@@ -6943,6 +6973,9 @@ public:
 
     void fill(element value) { std::fill_n(elements_.data(), elements_.size(), value); }
 
+    /// Calls visit(name, buffer) for all memory that the weight is kept in.
+    void for_each_buffer(const auto& visit) { visit("", elements_); }
+
     /// Takes over row-major elements.
     void pack(const element* weight) { kernels::pack_weight<T>(out_, in_, weight, elements_.data()); }
 
@@ -6998,11 +7031,19 @@ public:
           sums_(padded() * ((in + block() - 1) / block())) {}
 
     static kernels::PanelLayout layout() { return kernels::weight_layout<int8>(); }
+    /// Elements along the depth of which there is one sum a row.
+    static std::size_t block() { return kernels::active_reduced().bytes.depth * layout().group; }
 
     std::size_t size() const { return out_ * in_; }
 
     float operator()(std::size_t row, std::size_t column) const {
         return scales_.data()[row] * static_cast<float>(bytes_.data()[layout().position(column, row, in_)]);
+    }
+
+    void for_each_buffer(const auto& visit) {
+        visit("", bytes_);
+        visit(".scales", scales_);
+        visit(".sums", sums_);
     }
 
     /// Takes over row-major elements, rounded to the nearest of 255 steps of their row.
@@ -7052,7 +7093,6 @@ public:
 
 private:
     std::size_t padded() const { return kernels::round_up(out_, layout().width); }
-    static std::size_t block() { return kernels::active_reduced().bytes.depth * layout().group; }
 
     std::size_t out_, in_;
     Buffer<int8> bytes_;
@@ -12464,6 +12504,9 @@ public:
     WeightFiles(WeightFiles&&) noexcept = default;
     WeightFiles& operator=(WeightFiles&&) noexcept = default;
 
+    /// The files that were opened, an index of shards among them.
+    std::span<const std::filesystem::path> paths() const { return paths_; }
+
     /// All tensors, file by file. Their data is valid for as long as the object.
     std::span<const StoredTensor> tensors() const { return tensors_; }
 
@@ -12530,6 +12573,7 @@ private:
 
     static constexpr std::size_t first_archive = std::size_t{1} << 32U;
 
+    std::vector<std::filesystem::path> paths_;
     std::vector<Safetensors> files_;
     std::vector<TorchArchive> archives_;
     std::vector<StoredTensor> tensors_;
@@ -14097,6 +14141,15 @@ template <class Tower>
     return fields;
 }
 
+/// The same, and the image's size.
+[[gnu::cold]] std::vector<ArchitectureField> whole_fields(const auto& config) {
+    std::vector<ArchitectureField> fields = architecture_fields(config);
+    fields.push_back({"vision.image", to_string(ImageSize(config.vision.image)), ""});
+    if constexpr (requires { config.vision.grid(); })
+        fields.push_back({"vision.grid", to_string(ImageSize(config.vision.grid())), ""});
+    return fields;
+}
+
 /// Throws Error where the configs of a folder contradict the architecture. Much of that would load, and give wrong
 /// embeddings.
 void require_agreement(const std::filesystem::path& folder, const std::vector<ArchitectureField>& architecture,
@@ -14186,14 +14239,30 @@ std::vector<std::size_t> shape_of(const Extents<Rank>& extents) {
 StoredTensor rows_of(StoredTensor stored, const Source& source);
 
 class CheckpointFit;
+struct LoadTarget;
 
-/// A parameter to be loaded, its type erased: `read` knows what `parameter` points to, elements or a packed weight.
+/// A part of the memory that a parameter is kept in, its type erased.
+struct KeptBuffer {
+    std::string name;  ///< the parameter's, and behind it what of it this is
+    DataType type;
+    std::span<const std::byte> bytes;
+    void* buffer;
+    void (*borrow)(void* buffer, std::span<const std::byte> bytes);
+};
+
+/// What can be done with parameters of one type.
+struct LoadOperations {
+    void (*read)(const CheckpointFit& fit, const LoadTarget& target);
+    void (*list)(const LoadTarget& target, std::vector<KeptBuffer>& buffers);
+};
+
+/// A parameter to be loaded, its type erased: the operations know what `parameter` points to, a buffer or a packed weight.
 struct LoadTarget {
     std::string name;
     std::vector<std::size_t> shape;
     void* parameter;
     std::size_t size;
-    void (*read)(const CheckpointFit& fit, const LoadTarget& target);
+    const LoadOperations* operations;
 };
 
 /// Holds a file against a model, parameter by parameter, and collects every fault. No template: what a model's many
@@ -14216,15 +14285,20 @@ public:
     /// architecture they are those of.
     void load(const std::vector<LoadTarget>& targets, std::string_view where, std::string_view assumed);
 
-    /// Reads a tensor of elements T.
+    /// Of tensors of elements T.
+    template <class T>
+    static const LoadOperations& of_tensor();
+
+    /// Of weights kept in panels.
+    template <class T>
+    static const LoadOperations& of_packed();
+
+private:
     template <class T>
     static void read(const CheckpointFit& fit, const LoadTarget& target);
-
-    /// Reads a weight kept in panels.
     template <class T>
     static void read_packed(const CheckpointFit& fit, const LoadTarget& target);
 
-private:
     template <class T>
     void read_into(const LoadTarget& target, std::span<T> elements) const;
 
@@ -14267,22 +14341,29 @@ private:
 /// What is to be loaded, in the model's order.
 class LoadTargets {
 public:
-    template <class T, class S>
-    void add(const ParameterName& name, Tensor<T, S>& tensor) {
-        add(name, tensor.extents().value, S::rank, tensor.data(), tensor.size(), CheckpointFit::read<T>);
-    }
-    template <class T, class S>
-    void add(const ParameterName& name, PackedMatrix<T, S>& weight) {
-        PackedWeight<T>& base = weight;
-        add(name, weight.extents().value, S::rank, &base, weight.size(), CheckpointFit::read_packed<T>);
+    template <class Model>
+    explicit LoadTargets(Model& model) {
+        for_each_parameter([&](const ParameterName& name, auto& parameter) { add(name, parameter); }, model);
     }
 
     const std::vector<LoadTarget>& all() const { return targets_; }
 
+    /// All memory of the parameters of these towers.
+    std::vector<KeptBuffer> buffers(Towers towers) const;
+
 private:
+    template <class T, class S>
+    void add(const ParameterName& name, Tensor<T, S>& tensor) {
+        add(name, tensor.extents().value, S::rank, &tensor.buffer(), tensor.size(), CheckpointFit::of_tensor<T>());
+    }
+    template <class T, class S>
+    void add(const ParameterName& name, PackedMatrix<T, S>& weight) {
+        PackedWeight<T>& base = weight;
+        add(name, weight.extents().value, S::rank, &base, weight.size(), CheckpointFit::of_packed<T>());
+    }
     // Not inlined: a model's list has it once a parameter.
     void add(const ParameterName& name, const std::size_t* extents, std::size_t rank, void* parameter, std::size_t size,
-             decltype(LoadTarget::read) read);
+             const LoadOperations& operations);
 
     std::vector<LoadTarget> targets_;
 };
@@ -14330,8 +14411,7 @@ namespace detail {
 template <class Model>
 void load_plain_weights(Model& model, const WeightFiles& file, std::string_view where, const LoadOptions& options,
                         std::string_view assumed) {
-    LoadTargets targets;
-    for_each_parameter([&](const ParameterName& name, auto& parameter) { targets.add(name, parameter); }, model);
+    const LoadTargets targets(model);
     CheckpointFit fit(file, options);
     if constexpr (requires { Model::architecture.vision.pos_embed_type; }) {
         // open_clip keeps its fixed table in the checkpoint.
@@ -14676,6 +14756,134 @@ std::string constant_of(const std::vector<ArchitectureField>& fields);
 
 }  // namespace tandem::inline TANDEM_ABI::detail
 
+// ---- tandem/models/packed_file.hpp ----
+
+// Packed model files: weights as products read them, mapped and shared instead of read and packed.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// How map_packed opens a file.
+struct PackedOptions {
+    bool verify = false;  ///< every tensor is held against its checksum, which reads all of the file
+    /// The checkpoint that the file is a packed copy of, as load() takes it. Where the file is not there, or not of it as it
+    /// is now (the size and time of its files), or cannot be mapped here, the checkpoint is loaded and the file made anew.
+    std::filesystem::path source{};
+    std::ostream* log = &std::clog;  ///< a line where the file is made, with the reason; nullptr: none
+};
+
+namespace detail {
+
+/// What a packed file is of, and what of it depends on the machine. Two of which all is equal have the same bytes.
+struct PackedIdentity {
+    std::vector<ArchitectureField> architecture;
+    std::string precision;
+    std::string layout;  ///< of panels, for that precision
+    Towers towers = Towers::both;
+    std::string source{};  ///< the files it was made of; empty: a model in memory
+};
+
+/// A packed file that is mapped, or in memory.
+class PackedFile {
+public:
+    static PackedFile open(const std::filesystem::path& path);
+    static PackedFile view(std::span<const std::byte> bytes);
+
+    /// Why the file is not the one expected, in one sentence with both values; empty if it is. A `source` is compared where one is
+    /// expected.
+    std::string difference(const PackedIdentity& expected) const;
+
+    /// Gives the parameters their places in the file. Throws Error if it is not the one expected, and, where `verify`, for a
+    /// tensor that has changed since it was saved.
+    void lend(const LoadTargets& targets, const PackedIdentity& expected, bool verify) const;
+
+    /// Of all that the header says, checksums of tensors included.
+    const std::string& checksum() const;
+
+private:
+    PackedFile(Safetensors file, std::string where);
+
+    Safetensors file_;
+    std::string where_;
+};
+
+void save_packed(const LoadTargets& targets, const PackedIdentity& identity, const std::filesystem::path& path);
+
+/// lend() from the file at `path`, which is made anew where it is not the one expected: of what load() sets the parameters to.
+PackedFile lend_or_make(const LoadTargets& targets, const PackedIdentity& identity, const std::filesystem::path& path,
+                        bool verify, std::ostream* log, const std::function<void()>& load);
+
+/// What tells the files of a checkpoint from what they were before.
+std::string stamp_of(const WeightFiles& files);
+
+template <Arithmetic T>
+PackedIdentity packed_identity(std::vector<ArchitectureField> architecture);
+
+/// Of all that the header of a packed file says but for this checksum itself.
+std::string header_checksum(const std::map<std::string, std::string>& metadata, std::span<const StoredTensor> tensors);
+
+/// "both towers" and so on.
+std::string name_of(Towers towers);
+
+/// What is mapped, and the model that reads it.
+template <class Model>
+struct Mapped {
+    Model model;
+    std::optional<PackedFile> file;
+
+    static std::shared_ptr<const Model> shared(std::shared_ptr<const Mapped> mapped) {
+        const Model* const model = &mapped->model;
+        return {std::move(mapped), model};
+    }
+};
+
+}  // namespace detail
+
+/// Saves all parameters in the layout that products read here, atomically: a safetensors file, its metadata the architecture, the
+/// precision, the instruction set, the version of the layout, and a checksum a tensor. It is for map_packed on machines of this
+/// kind; what is kept or given away is save_weights' file.
+template <auto config, Arithmetic T>
+void save_packed(const Clip<config, T>& model, const std::filesystem::path& path) {
+    // Only read: a list of targets is of what can be written.
+    const detail::LoadTargets targets(const_cast<Clip<config, T>&>(model));
+    detail::save_packed(targets, detail::packed_identity<T>(detail::whole_fields(config)), path);
+}
+
+/// The model of a packed file, which is mapped: nothing is read before it is used, nothing is copied, and processes that map the
+/// same file share its memory. A copy of the model, Clip(*mapped), is one of its own, which can be trained. Throws Error that
+/// says what was expected and what the file is: of another architecture, precision, instruction set or version of the layout, or
+/// damaged, unless options.source says what to make it of; damaged tensors are found where options.verify asks for it. Whoever
+/// shortens a mapped file kills its readers (SIGBUS): replace files, as save_packed does.
+template <auto config, Arithmetic T = float>
+std::shared_ptr<const Clip<config, T>> map_packed(const std::filesystem::path& path, const PackedOptions& options = {}) {
+    auto mapped = std::make_shared<detail::Mapped<Clip<config, T>>>();
+    const detail::LoadTargets targets(mapped->model);
+    detail::PackedIdentity identity = detail::packed_identity<T>(detail::whole_fields(config));
+    if (options.source.empty()) {
+        mapped->file = detail::PackedFile::open(path);
+        mapped->file->lend(targets, identity, options.verify);
+    } else {
+        identity.source = detail::stamp_of(WeightFiles::open(options.source));
+        if (std::filesystem::is_directory(options.source))
+            detail::require_agreement(options.source, identity.architecture, Towers::both);
+        mapped->file = detail::lend_or_make(targets, identity, path, options.verify, options.log, [&] {
+            load_weights(mapped->model, options.source, {.log = options.log});
+        });
+    }
+    return detail::Mapped<Clip<config, T>>::shared(std::move(mapped));
+}
+
+/// The same of a packed file in memory, such as one that is linked into the program, at an address that is a multiple of 64. It
+/// must stay there as long as the model.
+template <auto config, Arithmetic T = float>
+std::shared_ptr<const Clip<config, T>> map_packed(std::span<const std::byte> bytes, bool verify = false) {
+    auto mapped = std::make_shared<detail::Mapped<Clip<config, T>>>();
+    mapped->file = detail::PackedFile::view(bytes);
+    mapped->file->lend(detail::LoadTargets(mapped->model), detail::packed_identity<T>(detail::whole_fields(config)), verify);
+    return detail::Mapped<Clip<config, T>>::shared(std::move(mapped));
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/models/zoo.hpp ----
 
 // The architectures the field names, under open_clip's names: CLIP's with erf GELU, as open_clip's model configs have
@@ -14968,6 +15176,9 @@ struct OpenOptions {
     std::string activation;
     std::string prefix{};            ///< as LoadOptions::prefix
     std::ostream* log = &std::clog;  ///< as LoadOptions::log
+    /// A folder of packed copies: what was opened once is mapped from there, shared between processes, and neither read nor
+    /// packed again. A copy is made where there is none of the files as they are now, for this precision and instruction set.
+    std::filesystem::path cache{};
 };
 
 /// The sizes of a model whose architecture is known at run time. Those of a tower that is not there are 0.
@@ -14998,6 +15209,7 @@ public:
     virtual void text_tokens(std::size_t count, const Id* ids, int layer, bool normed, float* tokens) const = 0;
     virtual float logit_scale() const = 0;
     virtual std::optional<float> logit_bias() const = 0;
+    virtual std::string checksum() const = 0;
 };
 
 }  // namespace detail
@@ -15022,6 +15234,8 @@ public:
     float logit_scale() const;
     /// Of models that were trained with the sigmoid loss.
     std::optional<float> logit_bias() const { return parts_.logit_scale ? model_->logit_bias() : std::nullopt; }
+    /// Of all weights, in sixteen digits; empty where they were not mapped (OpenOptions::cache).
+    std::string checksum() const { return model_->checksum(); }
 
     /// pixels [N, 3, height, width], preprocessed, to embeddings <N, embedding>, of length 1 unless they are not to be
     /// normalised. Throws Error for pixels that are no whole images, and if the image tower was not loaded.
@@ -15076,10 +15290,7 @@ struct StoredModel {
     std::string value(std::string_view name) const { return FieldValues(fields)(name); }
     /// Whether nothing in it contradicts a constant.
     [[gnu::cold]] bool is(const auto& config) const {
-        std::vector<ArchitectureField> ours = architecture_fields(config);
-        ours.push_back({"vision.image", to_string(ImageSize(config.vision.image)), ""});
-        if constexpr (requires { config.vision.grid(); })
-            ours.push_back({"vision.grid", to_string(ImageSize(config.vision.grid())), ""});
+        const std::vector<ArchitectureField> ours = whole_fields(config);
         // What one kind of tower has, the others have not.
         for (const char* const kind : {"vision.stages", "vision.patch", "vision.blocks"}) {
             const auto is_kind = [&](const ArchitectureField& field) { return field.name == kind; };
@@ -15095,6 +15306,17 @@ struct StoredModel {
     kernels::Activation gelu(const char* tower) const;
 };
 
+/// Where packed copies of what is opened are kept; nowhere without a folder.
+struct PackedCache {
+    std::filesystem::path folder;
+    std::string name;    ///< of the architecture
+    std::string prefix;  ///< OpenOptions::prefix
+    std::ostream* log;
+
+    PackedFile lend(const LoadTargets& targets, PackedIdentity identity, const StoredModel& stored, const LoadOptions& options,
+                    const std::function<void()>& load) const;
+};
+
 template <auto config, Arithmetic T>
 class OpenedClip final : public OpenedModel {
     using Model = Clip<config, T>;
@@ -15103,14 +15325,18 @@ class OpenedClip final : public OpenedModel {
     using Rows = View<float, Shape<dynamic, Model::embedding>>;
 
 public:
-    OpenedClip(const StoredModel& stored, const LoadOptions& options, std::string_view assumed) {
+    OpenedClip(const StoredModel& stored, const LoadOptions& options, std::string_view assumed, const PackedCache& cache) {
         if constexpr (has_any_gelu<decltype(config.vision)>) {
             if (stored.parts.image) model_.visual().set_gelu(stored.gelu("vision.activation"));
         }
         if constexpr (has_any_gelu<decltype(config.text)>) {
             if (stored.parts.text) model_.text().set_gelu(stored.gelu("text.activation"));
         }
-        load_plain_weights(model_, stored.files, stored.where, options, assumed);
+        const auto load = [&] { load_plain_weights(model_, stored.files, stored.where, options, assumed); };
+        if (cache.folder.empty())
+            load();
+        else
+            file_ = cache.lend(LoadTargets(model_), packed_identity<T>(whole_fields(config)), stored, options, load);
     }
 
     void encode_image(std::size_t count, const float* pixels, bool normalize, float* embeddings) const override {
@@ -15143,6 +15369,7 @@ public:
         std::copy_n(found.data(), found.size(), tokens);
     }
     float logit_scale() const override { return model_.logit_scale(); }
+    std::string checksum() const override { return file_ ? file_->checksum() : ""; }
     std::optional<float> logit_bias() const override {
         if constexpr (config.logit_bias) {
             return model_.logit_bias();
@@ -15164,15 +15391,16 @@ private:
     }
 
     Model model_;
+    std::optional<PackedFile> file_;
 };
 
 using MakeOpenedModel = std::unique_ptr<const OpenedModel> (*)(const StoredModel& stored, const LoadOptions& options,
-                                                               std::string_view assumed);
+                                                               std::string_view assumed, const PackedCache& cache);
 
 template <auto config, Arithmetic T>
 std::unique_ptr<const OpenedModel> make_opened(const StoredModel& stored, const LoadOptions& options,
-                                               std::string_view assumed) {
-    return std::make_unique<OpenedClip<config, T>>(stored, options, assumed);
+                                               std::string_view assumed, const PackedCache& cache) {
+    return std::make_unique<OpenedClip<config, T>>(stored, options, assumed, cache);
 }
 
 [[gnu::cold]] ModelSizes sizes_of(const char* name, const auto& config, const ModelParts& parts) {
@@ -15324,7 +15552,8 @@ AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {})
         stored.fields, [](const auto& field) { return field.source.find(".json") != std::string::npos; });
     return AnyClip(
         std::move(sizes), parts, path.string(),
-        make(stored, load, name + (has_config ? ", as the config says" : ", as the shapes of the tensors say")));
+        make(stored, load, name + (has_config ? ", as the config says" : ", as the shapes of the tensors say"),
+             {options.cache, name, options.prefix, options.log}));
 }
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -22703,9 +22932,10 @@ TANDEM_INLINE void append_header_string(std::string& json, std::string_view text
         throw Error(where, "name or metadata " + in_quotes(text) + " is longer than 512 KiB");
 }
 
-/// The header for tensors in this order, its eight length bytes included, padded so that the data is 8-byte aligned.
+/// The header for tensors in this order, its eight length bytes included, padded so that the data is aligned.
 TANDEM_INLINE std::string header_for(std::span<const StoredTensor* const> tensors,
-                                     const std::map<std::string, std::string>& metadata, std::string_view where) {
+                                     const std::map<std::string, std::string>& metadata, std::size_t alignment,
+                                     std::string_view where) {
     std::string json = "{";
     std::size_t cost = 0;
     if (!metadata.empty()) {
@@ -22734,7 +22964,7 @@ TANDEM_INLINE std::string header_for(std::span<const StoredTensor* const> tensor
         cost += index_cost(tensor->name.size(), tensor->shape.size());
     }
     json += '}';
-    json.append((8 - json.size() % 8) % 8, ' ');
+    json.append((alignment - (sizeof(std::uint64_t) + json.size()) % alignment) % alignment, ' ');
     if (cost > max_index_bytes) throw Error(where, "names, shapes and metadata take more than 6 MiB");
     const std::uint64_t length = json.size();
     std::string result(sizeof(length), '\0');
@@ -22747,7 +22977,7 @@ TANDEM_INLINE std::string header_for(std::span<const StoredTensor* const> tensor
 namespace tandem::inline TANDEM_ABI {
 
 TANDEM_INLINE void save_safetensors(const std::filesystem::path& path, std::span<const StoredTensor> tensors,
-                                    const std::map<std::string, std::string>& metadata) {
+                                    const std::map<std::string, std::string>& metadata, std::size_t alignment) {
     const std::string where = path.string();
     for (const StoredTensor& tensor : tensors) {
         if (tensor.name == "__metadata__") throw Error(where, "a tensor cannot have the reserved name '__metadata__'");
@@ -22763,7 +22993,7 @@ TANDEM_INLINE void save_safetensors(const std::filesystem::path& path, std::span
     std::vector<const StoredTensor*> order;
     for (const std::uint32_t i : detail::sorted_positions(tensors, before)) order.push_back(&tensors[i]);
 
-    const std::string header = detail::header_for(order, metadata, where);
+    const std::string header = detail::header_for(order, metadata, alignment, where);
     std::vector<std::span<const std::byte>> parts{std::as_bytes(std::span<const char>(header))};
     for (const StoredTensor* tensor : order) parts.push_back(tensor->data);
     write_file_atomically(path, parts);
@@ -24617,11 +24847,11 @@ private:
 
 /// Memory from the system: of 128 KiB and more, whole pages.
 struct SystemMemory {
-    static constexpr std::size_t line = 64, pages = std::size_t{128} << 10;
+    static constexpr std::size_t line = 64;
 
     static bool is_zero([[maybe_unused]] std::size_t bytes) {
 #if defined(__linux__)
-        return recycles_memory && bytes >= pages;
+        return recycles_memory && bytes >= BlockStore::pages;
 #else
         return false;
 #endif
@@ -24666,8 +24896,12 @@ TANDEM_INLINE BlockStore& BlockStore::instance() {
         const BlockClass size = block_class(bytes);
         const std::lock_guard lock(mutex_);
         if (kept_ + size.bytes <= capacity) {
-            blocks_[size.index] = new (memory) Block{blocks_[size.index]};
             kept_ += size.bytes;
+            if (size.bytes >= pages) {
+                pages_[pages_count_++] = {memory, size.index};
+            } else {
+                blocks_[size.index] = new (memory) Block{blocks_[size.index]};
+            }
             return;
         }
     }
@@ -24688,6 +24922,16 @@ TANDEM_INLINE void* BlockStore::take_kept(std::size_t bytes) {
     if (!recycles_memory || bytes > largest_block) return nullptr;
     const BlockClass size = block_class(bytes);
     const std::lock_guard lock(mutex_);
+    if (size.bytes >= pages) {
+        for (std::size_t i = pages_count_; i-- > 0;) {
+            if (pages_[i].index != size.index) continue;
+            void* const memory = pages_[i].memory;
+            pages_[i] = pages_[--pages_count_];
+            kept_ -= size.bytes;
+            return memory;
+        }
+        return nullptr;
+    }
     Block* const block = blocks_[size.index];
     if (block != nullptr) {
         blocks_[size.index] = block->next;
@@ -33676,7 +33920,7 @@ TANDEM_INLINE void CheckpointFit::load(const std::vector<LoadTarget>& targets, s
         if (check(target)) wanted.push_back(&target);
     }
     require(where, assumed);
-    for (const LoadTarget* const target : wanted) target->read(*this, *target);
+    for (const LoadTarget* const target : wanted) target->operations->read(*this, *target);
 }
 
 TANDEM_INLINE std::size_t CheckpointFit::elements_of(std::span<const std::size_t> shape) {
@@ -33698,13 +33942,18 @@ TANDEM_INLINE std::size_t CheckpointFit::position_of(const UnreadableTensor& ten
     return static_cast<std::size_t>(&tensor - file_.unreadable().data());
 }
 
-TANDEM_INLINE bool CheckpointFit::is_left_out(std::string_view name) const {
+/// Whether a parameter of that name, or a tensor of a file, is of what these towers leave out.
+TANDEM_INLINE bool is_left_out(std::string_view name, Towers towers) {
     const auto begins = [&](std::initializer_list<std::string_view> prefixes) {
         return std::ranges::any_of(prefixes, [&](std::string_view prefix) { return name.starts_with(prefix); });
     };
-    if (options_.towers == Towers::both) return false;
+    if (towers == Towers::both) return false;
     if (begins({"logit_", "temperature"})) return true;
-    return begins({"visual.", "vision_model.", "visual_projection."}) != (options_.towers == Towers::image);
+    return begins({"visual.", "vision_model.", "visual_projection."}) != (towers == Towers::image);
+}
+
+TANDEM_INLINE bool CheckpointFit::is_left_out(std::string_view name) const {
+    return detail::is_left_out(name, options_.towers);
 }
 
 TANDEM_INLINE bool CheckpointFit::is_behind_tokens(std::string_view name) {
@@ -33787,8 +34036,16 @@ TANDEM_INLINE bool CheckpointFit::is_behind_tokens(std::string_view name) {
 
 [[gnu::noinline]] TANDEM_INLINE void LoadTargets::add(const ParameterName& name, const std::size_t* extents,
                                                       std::size_t rank, void* parameter, std::size_t size,
-                                                      decltype(LoadTarget::read) read) {
-    targets_.push_back({std::string(name), {extents, extents + rank}, parameter, size, read});
+                                                      const LoadOperations& operations) {
+    targets_.push_back({std::string(name), {extents, extents + rank}, parameter, size, &operations});
+}
+
+TANDEM_INLINE std::vector<KeptBuffer> LoadTargets::buffers(Towers towers) const {
+    std::vector<KeptBuffer> buffers;
+    for (const LoadTarget& target : targets_) {
+        if (!is_left_out(target.name, towers)) target.operations->list(target, buffers);
+    }
+    return buffers;
 }
 
 TANDEM_INLINE CheckpointFit::~CheckpointFit() = default;
@@ -33831,7 +34088,7 @@ void CheckpointFit::read_into(const LoadTarget& target, std::span<T> elements) c
 
 template <class T>
 void CheckpointFit::read(const CheckpointFit& fit, const LoadTarget& target) {
-    fit.read_into(target, std::span<T>(static_cast<T*>(target.parameter), target.size));
+    fit.read_into(target, std::span<T>(static_cast<Buffer<T>*>(target.parameter)->data(), target.size));
 }
 
 template <class T>
@@ -33852,6 +34109,34 @@ void CheckpointFit::read_packed(const CheckpointFit& fit, const LoadTarget& targ
 }
 
 template <class T>
+KeptBuffer kept_buffer(std::string name, Buffer<T>& buffer) {
+    return {std::move(name), data_type_of<T>(), std::as_bytes(std::span<const T>(buffer.data(), buffer.size())), &buffer,
+            [](void* to, std::span<const std::byte> bytes) {
+                static_cast<Buffer<T>*>(to)->borrow({reinterpret_cast<const T*>(bytes.data()), bytes.size() / sizeof(T)});
+            }};
+}
+
+template <class T>
+const LoadOperations& CheckpointFit::of_tensor() {
+    static constexpr LoadOperations operations{
+        read<T>, [](const LoadTarget& target, std::vector<KeptBuffer>& buffers) {
+            buffers.push_back(kept_buffer(target.name, *static_cast<Buffer<T>*>(target.parameter)));
+        }};
+    return operations;
+}
+
+template <class T>
+const LoadOperations& CheckpointFit::of_packed() {
+    static constexpr LoadOperations operations{
+        read_packed<T>, [](const LoadTarget& target, std::vector<KeptBuffer>& buffers) {
+            static_cast<PackedWeight<T>*>(target.parameter)->for_each_buffer([&](const char* part, auto& buffer) {
+                buffers.push_back(kept_buffer(target.name + part, buffer));
+            });
+        }};
+    return operations;
+}
+
+template <class T>
 void SavedParameters::add_packed(const std::string& name, std::vector<std::size_t> shape,
                                  const PackedWeight<T>& weight) {
     using Values = std::vector<typename PackedWeight<T>::element>;
@@ -33863,14 +34148,14 @@ void SavedParameters::add_packed(const std::string& name, std::vector<std::size_
 }
 
 #if defined(TANDEM_COMPILED)
-template void CheckpointFit::read<float>(const CheckpointFit&, const LoadTarget&);
-template void CheckpointFit::read<double>(const CheckpointFit&, const LoadTarget&);
-template void CheckpointFit::read<bfloat16>(const CheckpointFit&, const LoadTarget&);
-template void CheckpointFit::read_packed<float>(const CheckpointFit&, const LoadTarget&);
-template void CheckpointFit::read_packed<double>(const CheckpointFit&, const LoadTarget&);
-template void CheckpointFit::read_packed<amp_bf16>(const CheckpointFit&, const LoadTarget&);
-template void CheckpointFit::read_packed<bfloat16>(const CheckpointFit&, const LoadTarget&);
-template void CheckpointFit::read_packed<int8>(const CheckpointFit&, const LoadTarget&);
+template const LoadOperations& CheckpointFit::of_tensor<float>();
+template const LoadOperations& CheckpointFit::of_tensor<double>();
+template const LoadOperations& CheckpointFit::of_tensor<bfloat16>();
+template const LoadOperations& CheckpointFit::of_packed<float>();
+template const LoadOperations& CheckpointFit::of_packed<double>();
+template const LoadOperations& CheckpointFit::of_packed<amp_bf16>();
+template const LoadOperations& CheckpointFit::of_packed<bfloat16>();
+template const LoadOperations& CheckpointFit::of_packed<int8>();
 template void SavedParameters::add_packed<float>(const std::string&, std::vector<std::size_t>,
                                                  const PackedWeight<float>&);
 template void SavedParameters::add_packed<double>(const std::string&, std::vector<std::size_t>,
@@ -34025,6 +34310,7 @@ TANDEM_INLINE void WeightFiles::forget(const StoredTensor& tensor) const {
 
 [[gnu::cold]] TANDEM_INLINE void WeightFiles::add(const std::filesystem::path& path) {
     const bool torch = format_of(path) == Format::torch;
+    paths_.push_back(path);
     std::span<const StoredTensor> found;
     if (torch) {
         archives_.push_back(TorchArchive::open(path));
@@ -34042,6 +34328,8 @@ TANDEM_INLINE void WeightFiles::forget(const StoredTensor& tensor) const {
     } else {
         files_.push_back(Safetensors::open(path));
         found = files_.back().tensors();
+        if (files_.back().metadata().contains(detail::packed_key))
+            throw Error(path.string(), detail::weight_formats, "a packed copy of some, for one instruction set, which map_packed opens");
     }
     const std::size_t file = torch ? first_archive + archives_.size() - 1 : files_.size() - 1;
     tensors_.insert(tensors_.end(), found.begin(), found.end());
@@ -34050,6 +34338,7 @@ TANDEM_INLINE void WeightFiles::forget(const StoredTensor& tensor) const {
 }
 
 [[gnu::cold]] TANDEM_INLINE void WeightFiles::add_shards(const std::filesystem::path& index) {
+    paths_.push_back(index);
     detail::JsonLeaves leaves;
     detail::read_json(index, leaves, "the JSON index of shards");
     constexpr std::string_view map = "weight_map.";
@@ -35901,6 +36190,29 @@ TANDEM_INLINE kernels::Activation StoredModel::gelu(const char* tower) const {
                 "neither");
 }
 
+[[gnu::cold]] TANDEM_INLINE PackedFile PackedCache::lend(const LoadTargets& targets, PackedIdentity identity,
+                                                         const StoredModel& stored, const LoadOptions& options,
+                                                         const std::function<void()>& load) const {
+    // A constant with AnyGelu leaves open which; the weights alone would not tell.
+    for (const char* const activation : {"vision.activation", "text.activation"}) {
+        const std::string chosen = stored.value(activation);
+        if (FieldValues(identity.architecture)(activation).empty() && !chosen.empty())
+            identity.architecture.push_back({activation, chosen, ""});
+    }
+    identity.towers = options.towers;
+    const std::string choice = (prefix.empty() ? "" : "those behind " + prefix + "; ") + (options.tokens_only ? "tokens only; " : "");
+    identity.source = choice + (options.check_finite ? "found finite; " : "") + stamp_of(stored.files);
+    Digest place;
+    for (const std::string& text : {std::filesystem::absolute(stored.where).lexically_normal().string(), choice, name_of(identity.towers)})
+        place.add(std::span<const char>(text));
+    std::error_code failed;
+    std::filesystem::create_directories(folder, failed);
+    if (!std::filesystem::is_directory(folder)) throw Error(folder.string(), "a folder for packed copies", failed ? failed.message() : "a file");
+    const std::string file = name + "-" + identity.precision + "-" + std::string(kernels::name_of(kernels::active_isa())) + "-" +
+                             place.text() + ".safetensors";
+    return lend_or_make(targets, identity, folder / file, false, log, load);
+}
+
 [[gnu::cold]] TANDEM_INLINE ModelParts stored_parts(const WeightFiles& files, Towers towers) {
     const Naming naming(files);
     const auto has = [&](std::initializer_list<const char*> names) {
@@ -36143,6 +36455,257 @@ TANDEM_INLINE ImageSize FieldValues::image() const {
            ",\n    .embedding = " + value("embedding", std::to_string(width)) +
            (value.is("logit_bias") ? ",\n    .logit_bias = true" : "") + "}";
 }
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/models/packed_file.impl.hpp ----
+
+// Definitions of models/packed_file.hpp.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// To be counted up with every change of what stands where in a packed weight that the names of panels do not tell.
+inline constexpr const char* packed_version = "1";
+
+inline constexpr std::size_t packed_alignment = 64, packed_page = 4096;
+
+/// Keys of the metadata beside packed_key.
+inline constexpr const char *packed_architecture = "tandem.architecture", *packed_precision = "tandem.precision",
+                            *packed_isa = "tandem.isa", *packed_layout = "tandem.layout", *packed_towers = "tandem.towers",
+                            *packed_source = "tandem.source", *packed_header = "tandem.header";
+
+TANDEM_INLINE std::string checksum_key(const std::string& tensor) {
+    return "tandem.checksum " + tensor;
+}
+
+TANDEM_INLINE std::string name_of(Towers towers) {
+    return towers == Towers::both ? "both towers" : towers == Towers::image ? "the image tower" : "the text tower";
+}
+
+/// Between the statements of one entry of the metadata.
+inline constexpr std::string_view packed_separator = "; ";
+
+TANDEM_INLINE std::string text_of(const std::vector<ArchitectureField>& fields) {
+    std::string text;
+    for (const ArchitectureField& field : fields)
+        (text += text.empty() ? "" : packed_separator) += field.name + " = " + field.value;
+    return text;
+}
+
+/// The first statement of either text that the other has not, as "expected ..., found ...".
+TANDEM_INLINE std::string first_difference(std::string_view expected, std::string_view found) {
+    const auto next = [](std::string_view& text) {
+        const std::string_view statement = text.substr(0, text.find(packed_separator));
+        text.remove_prefix(std::min(text.size(), statement.size() + packed_separator.size()));
+        return statement;
+    };
+    while (!expected.empty() || !found.empty()) {
+        const std::string_view wanted = next(expected), there = next(found);
+        if (wanted != there)
+            return "expected " + (wanted.empty() ? "no more" : std::string(wanted)) + ", found " +
+                   (there.empty() ? "no more" : std::string(there));
+    }
+    return {};
+}
+
+TANDEM_INLINE std::string header_checksum(const std::map<std::string, std::string>& metadata,
+                                          std::span<const StoredTensor> tensors) {
+    Digest digest;
+    const auto add = [&](std::string_view text) { digest.add(std::span<const char>(text)); };
+    for (const auto& [key, value] : metadata) {
+        if (key == packed_header) continue;
+        add(key);
+        add(value);
+    }
+    for (const StoredTensor& tensor : tensors) {
+        add(tensor.name);
+        add(name(tensor.type));
+        add(shape_text(tensor.shape));
+    }
+    return digest.text();
+}
+
+TANDEM_INLINE std::string checksum_of(std::span<const std::byte> bytes) {
+    Digest digest;
+    digest.add(bytes);
+    return digest.text();
+}
+
+/// Elements of a tensor in the file: with zeros behind them, so that the next one is aligned.
+TANDEM_INLINE std::size_t padded_size(std::span<const std::byte> bytes) {
+    return kernels::round_up(bytes.size(), packed_alignment);
+}
+
+TANDEM_INLINE PackedFile::PackedFile(Safetensors file, std::string where) : file_(std::move(file)), where_(std::move(where)) {
+    const auto& metadata = file_.metadata();
+    const auto version = metadata.find(packed_key);
+    if (version == metadata.end()) throw Error(where_, "a packed model file, which save_packed writes", "other safetensors");
+    if (version->second != packed_version)
+        throw Error(where_, std::string("version ") + packed_version + " of the packed layout, this library's",
+                    "version " + in_quotes(version->second) + ": pack it again");
+    const auto sum = metadata.find(packed_header);
+    if (sum == metadata.end() || sum->second != header_checksum(metadata, file_.tensors()))
+        throw Error(where_, "the header as it was saved, with its checksum", "a damaged one");
+}
+
+TANDEM_INLINE PackedFile PackedFile::open(const std::filesystem::path& path) {
+    return PackedFile(Safetensors::open(path), path.string());
+}
+
+TANDEM_INLINE PackedFile PackedFile::view(std::span<const std::byte> bytes) {
+    if (reinterpret_cast<std::uintptr_t>(bytes.data()) % packed_alignment != 0)
+        throw Error("map_packed", "bytes at a multiple of " + std::to_string(packed_alignment), "another address");
+    return PackedFile(Safetensors::parse(bytes, "map_packed"), "map_packed");
+}
+
+TANDEM_INLINE const std::string& PackedFile::checksum() const {
+    return file_.metadata().at(packed_header);
+}
+
+/// The metadata of a file but for checksums.
+TANDEM_INLINE std::map<std::string, std::string> packed_metadata(const PackedIdentity& identity) {
+    std::map<std::string, std::string> metadata{{packed_key, packed_version},
+                                                {packed_architecture, text_of(identity.architecture)},
+                                                {packed_precision, identity.precision},
+                                                {packed_isa, std::string(kernels::name_of(kernels::active_isa()))},
+                                                {packed_layout, identity.layout},
+                                                {packed_towers, name_of(identity.towers)}};
+    if (!identity.source.empty()) metadata.emplace(packed_source, identity.source);
+    return metadata;
+}
+
+TANDEM_INLINE std::string PackedFile::difference(const PackedIdentity& identity) const {
+    const auto expected = packed_metadata(identity);
+    const auto check = [&](const char* key, const char* what, const char* advice) -> std::string {
+        const auto wanted = expected.find(key), there = file_.metadata().find(key);
+        const std::string found = there == file_.metadata().end() ? "" : there->second;
+        if (wanted == expected.end() || wanted->second == found) return {};
+        return std::string(what) + first_difference(wanted->second, found) + advice;
+    };
+    for (const std::string& fault :
+         {check(packed_architecture, "another architecture: ", ""), check(packed_precision, "another precision: ", ""),
+          check(packed_isa, "packed for another instruction set: ", ": pack it again here, or set TANDEM_ISA"),
+          check(packed_layout, "packed in another layout: ", ": pack it again here"), check(packed_towers, "other parts: ", ""),
+          check(packed_source, "packed of other files: ", "")}) {
+        if (!fault.empty()) return fault;
+    }
+    return {};
+}
+
+TANDEM_INLINE void PackedFile::lend(const LoadTargets& targets, const PackedIdentity& expected, bool verify) const {
+    if (const std::string fault = difference(expected); !fault.empty()) throw Error(where_, fault);
+    const std::vector<KeptBuffer> buffers = targets.buffers(expected.towers);
+    std::vector<const StoredTensor*> found;
+    for (const KeptBuffer& buffer : buffers) {
+        const StoredTensor* const tensor = file_.find(buffer.name);
+        const auto text = [](DataType type, std::size_t bytes) { return std::to_string(bytes) + " bytes of " + std::string(name(type)); };
+        const std::string wanted = text(buffer.type, padded_size(buffer.bytes));
+        const std::string there = tensor == nullptr ? "no such tensor" : text(tensor->type, tensor->data.size());
+        if (wanted != there) throw Error(where_, "tensor " + buffer.name + ": expected " + wanted + ", found " + there);
+        found.push_back(tensor);
+    }
+    if (found.size() != file_.tensors().size())
+        throw Error(where_, std::to_string(found.size()) + " tensors", std::to_string(file_.tensors().size()));
+    if (verify) {
+        std::vector<char> wrong(found.size());
+        parallel_for(found.size(), 1, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                const auto saved = file_.metadata().find(checksum_key(found[i]->name));
+                wrong[i] = saved == file_.metadata().end() || saved->second != checksum_of(found[i]->data);
+            }
+        });
+        const auto first = std::ranges::find(wrong, 1);
+        if (first != wrong.end())
+            throw Error(where_, "tensor " + found[static_cast<std::size_t>(first - wrong.begin())]->name +
+                                    ": expected the bytes that were saved, by their checksum, found others: pack it again");
+    }
+    for (std::size_t i = 0; i < found.size(); ++i)
+        buffers[i].borrow(buffers[i].buffer, found[i]->data.first(buffers[i].bytes.size()));
+}
+
+TANDEM_INLINE void save_packed(const LoadTargets& targets, const PackedIdentity& identity, const std::filesystem::path& path) {
+    const std::vector<KeptBuffer> buffers = targets.buffers(identity.towers);
+    std::vector<StoredTensor> tensors(buffers.size());
+    std::vector<std::vector<std::byte>> padded(buffers.size());
+    std::vector<std::string> checksums(buffers.size());
+    parallel_for(buffers.size(), 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            std::span<const std::byte> bytes = buffers[i].bytes;
+            if (const std::size_t size = padded_size(bytes); size != bytes.size()) {
+                padded[i].assign(bytes.begin(), bytes.end());
+                padded[i].resize(size);
+                bytes = padded[i];
+            }
+            tensors[i] = {buffers[i].name, buffers[i].type, {bytes.size() * 8 / bits(buffers[i].type)}, bytes};
+            checksums[i] = checksum_of(bytes);
+        }
+    });
+    auto metadata = packed_metadata(identity);
+    for (std::size_t i = 0; i < tensors.size(); ++i) metadata.emplace(checksum_key(tensors[i].name), checksums[i]);
+    std::vector<StoredTensor> ordered;  // as they will stand in the file
+    for (const std::size_t width : {64, 32, 16, 8}) {
+        for (StoredTensor& tensor : tensors) {
+            if (bits(tensor.type) == width) ordered.push_back(std::move(tensor));
+        }
+    }
+    metadata.emplace(packed_header, header_checksum(metadata, ordered));
+    save_safetensors(path, ordered, metadata, packed_page);
+}
+
+TANDEM_INLINE PackedFile lend_or_make(const LoadTargets& targets, const PackedIdentity& identity,
+                                      const std::filesystem::path& path, bool verify, std::ostream* log,
+                                      const std::function<void()>& load) {
+    std::string reason = "not there yet";
+    if (std::filesystem::exists(path)) {
+        try {
+            PackedFile file = PackedFile::open(path);
+            file.lend(targets, identity, verify);
+            return file;
+        } catch (const Error& error) {
+            reason = error.what();
+            if (error.where() == path.string()) reason.erase(0, error.where().size() + std::string_view(": ").size());
+        }
+    }
+    if (log != nullptr) *log << "packing into " << path.string() << " (" << reason << ")\n";
+    load();
+    save_packed(targets, identity, path);
+    PackedFile file = PackedFile::open(path);
+    file.lend(targets, identity, verify);
+    return file;
+}
+
+TANDEM_INLINE std::string stamp_of(const WeightFiles& files) {
+    std::string stamp;
+    for (const std::filesystem::path& path : files.paths()) {
+        (stamp += stamp.empty() ? "" : packed_separator) +=
+            path.filename().string() + " of " + std::to_string(std::filesystem::file_size(path)) + " bytes and time " +
+            std::to_string(std::chrono::file_clock::to_sys(std::filesystem::last_write_time(path)).time_since_epoch().count());
+    }
+    return stamp;
+}
+
+template <Arithmetic T>
+PackedIdentity packed_identity(std::vector<ArchitectureField> architecture) {
+    const kernels::PanelLayout layout = kernels::weight_layout<T>();
+    std::string panels = "panels of " + std::to_string(layout.width) + " columns, " + std::to_string(layout.group) + " elements together";
+    std::string precision = "float32";
+    if constexpr (std::same_as<T, double>) precision = "float64";
+    if constexpr (std::same_as<T, bfloat16>) precision = "bfloat16";
+    if constexpr (std::same_as<T, amp_bf16>) precision = "amp_bf16";
+    if constexpr (std::same_as<T, int8>) {
+        precision = "int8";
+        panels += ", sums of " + std::to_string(PackedWeight<int8>::block());
+    }
+    return {std::move(architecture), std::move(precision), std::move(panels)};
+}
+
+#if defined(TANDEM_COMPILED)
+template PackedIdentity packed_identity<float>(std::vector<ArchitectureField>);
+template PackedIdentity packed_identity<double>(std::vector<ArchitectureField>);
+template PackedIdentity packed_identity<amp_bf16>(std::vector<ArchitectureField>);
+template PackedIdentity packed_identity<bfloat16>(std::vector<ArchitectureField>);
+template PackedIdentity packed_identity<int8>(std::vector<ArchitectureField>);
+#endif
 
 }  // namespace tandem::inline TANDEM_ABI::detail
 

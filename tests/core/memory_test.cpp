@@ -6,6 +6,7 @@
 #include <fstream>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #if defined(__linux__)
@@ -84,7 +85,34 @@ TEST_CASE("freed buffers go back to the system, and new ones lie in huge pages a
     }
     CHECK(resident() - before < 50);
 }
+
+TEST_CASE("a buffer that is freed untouched takes no memory", "[core]") {
+    const double before = resident();
+    {
+        std::vector<Buffer<std::uint8_t>> buffers;
+        for (std::size_t i = 0; i < 200; ++i) buffers.emplace_back(std::size_t{300} << 10);
+    }
+    CHECK(resident() - before < 10);
+}
 #endif
+
+TEST_CASE("a buffer borrows what it never frees or writes", "[core]") {
+    alignas(64) const std::uint8_t owned[64]{1, 2, 3};
+    Buffer<std::uint8_t> buffer(1000);
+    const std::size_t held = tandem::held_memory();
+    buffer.borrow(owned);
+    CHECK(tandem::held_memory() == held - 1000);
+    CHECK(std::as_const(buffer).data() == owned);
+    CHECK(buffer.size() == 64);
+    Buffer<std::uint8_t> copy(buffer);
+    CHECK(copy.data() != owned);
+    CHECK(copy.data()[2] == 3);
+    Buffer<std::uint8_t> moved(std::move(buffer));
+    CHECK(std::as_const(moved).data() == owned);
+    moved.resize(65);
+    CHECK(moved.data() != owned);
+    CHECK(owned[0] == 1);
+}
 
 #if defined(__linux__)
 TEST_CASE("buffers are zero where pages are locked", "[core]") {

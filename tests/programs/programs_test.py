@@ -209,6 +209,46 @@ class Programs(unittest.TestCase):
             for key, found in read_safetensors(reduced)[0].items():
                 self.assertGreater(min(map(cosine, found, rows[key])), least, f"{precision} {key}")
 
+    def test_a_cache_of_packed_weights(self):
+        cache = self.folder / "cache"
+
+        def embedded(name, *arguments, model=self.model):
+            out = self.folder / name
+            result = self.run_program("embed", "--weights", model, "--images", self.pictures, "--texts", self.captions, "--out", out, *arguments)
+            return out.read_bytes(), result.stderr
+
+        for precision in ("f32", "bf16", "int8"):
+            plain, _ = embedded("plain.safetensors", "--precision", precision)
+            first, said = embedded("first.safetensors", "--precision", precision, "--cache", cache)
+            self.assertIn("packing into", said)
+            again, said = embedded("again.safetensors", "--precision", precision, "--cache", cache)
+            self.assertNotIn("packing into", said)
+            self.assertTrue(plain == first == again, precision)
+        self.assertEqual(len(list(cache.iterdir())), 3)
+        # A picture alone needs the image tower alone, and no file that is there is made anew for it.
+        times = {path: path.stat().st_mtime_ns for path in cache.iterdir()}
+        self.embed("--images", self.pictures, "--out", self.folder / "one.npy", "--cache", cache)
+        self.assertEqual(len(list(cache.iterdir())), 4)
+        self.assertEqual({path: path.stat().st_mtime_ns for path in times}, times)
+        # Other weights at the same place, and a damaged copy, are packed anew.
+        other = self.folder / "other-model"
+        shutil.copytree(self.model, other)
+        write_checkpoint(other / "open_clip_model.safetensors", scale=1.5)
+        plain, said = embedded("other.safetensors", "--cache", cache, model=other)
+        self.assertIn("(not there yet)", said)
+        write_checkpoint(other / "open_clip_model.safetensors", scale=2.5)
+        plain, said = embedded("other.safetensors", "--cache", cache, model=other)
+        self.assertIn("(packed of other files: expected open_clip_model.safetensors of ", said)
+        newest = max(cache.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        newest.write_bytes(newest.read_bytes()[:-4096])
+        again, said = embedded("other.safetensors", "--cache", cache, model=other)
+        self.assertIn(f"packing into {newest} (", said)
+        self.assertEqual(plain, again)
+        error = self.embed("--images", self.pictures, "--out", self.folder / "x.npy", "--cache", self.pictures / "0.png", fails=True)
+        self.assertIn("0.png: expected a folder for packed copies, found ", error.stderr)
+        packed = self.run_program("embed", "--weights", newest, "--images", self.pictures, "--out", self.folder / "x.npy", fails=True)
+        self.assertIn("found a packed copy of some, for one instruction set", packed.stderr)
+
     def test_goes_on_where_it_was_killed(self):
         many = self.folder / "many"
         many.mkdir()
@@ -561,7 +601,7 @@ class Programs(unittest.TestCase):
         values = ("", "-1", "x", "1e99", str(self.folder), "/dev/null")
         # What these mean: a label, a caption, layers from the back, a name of a model in the file that is not there.
         sound = {("--layer", "-1"), ("--text", "-1"), ("--text", "x"), ("--text", "1e99"), ("--text", "/dev/null"), ("--text", str(self.folder)),
-                 ("--images", str(self.folder))}  # fmt: skip
+                 ("--images", str(self.folder)), ("--cache", "-1"), ("--cache", "x"), ("--cache", "1e99"), ("--cache", str(self.folder))}  # fmt: skip
         for program, options in usual.items():
             listing = self.run_program(program, "--help").stdout
             known = re.findall(r"^  (--[a-z-]+) +(\S+)", listing, re.M)

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -37,6 +38,7 @@ constexpr BlockClass block_class(std::size_t bytes) {
 class BlockStore {
 public:
     static constexpr std::size_t largest_block = std::size_t{1} << 20, capacity = std::size_t{64} << 20;
+    static constexpr std::size_t pages = std::size_t{128} << 10;  ///< from here on blocks are whole pages of the system
 
     /// Never destroyed: tensors of static lifetime come back later than any static object may live.
     static BlockStore& instance();
@@ -54,6 +56,10 @@ private:
     struct Block {
         Block* next;
     };
+    struct Pages {
+        void* memory;
+        std::size_t index;
+    };
 
     void count(std::size_t bytes);
 
@@ -63,6 +69,9 @@ private:
 
     std::mutex mutex_;
     std::array<Block*, block_class(largest_block).index + 1> blocks_{};
+    /// Blocks of pages stand in a list beside them: in themselves, it would fill pages that nobody has touched.
+    std::array<Pages, capacity / pages> pages_{};
+    std::size_t pages_count_ = 0;
     std::size_t kept_ = 0;
     std::atomic<std::size_t> held_ = 0, peak_ = 0;
 };
@@ -190,14 +199,23 @@ public:
         size_ = size;
     }
 
+    /// Has what somebody else owns for its elements, which must stay there, aligned to a cache line, as long as this buffer
+    /// has them. Nobody may write to them through it: whoever borrows for an object gives it away as const. A copy owns its own.
+    [[gnu::noinline]] void borrow(std::span<const T> elements) {
+        data_ = {const_cast<T*>(elements.data()), Release{}};
+        size_ = capacity_ = elements.size();
+    }
+
     T* data() { return data_.get(); }
     const T* data() const { return data_.get(); }
     std::size_t size() const { return size_; }
 
 private:
     struct Release {
-        std::size_t bytes = 0;
-        [[gnu::noinline]] void operator()(T* pointer) const { detail::BlockStore::instance().give(pointer, bytes); }
+        std::size_t bytes = 0;  ///< none: borrowed
+        [[gnu::noinline]] void operator()(T* pointer) const {
+            if (bytes > 0) detail::BlockStore::instance().give(pointer, bytes);
+        }
     };
 
     std::unique_ptr<T[], Release> data_;

@@ -100,11 +100,11 @@ private:
 
 /// Memory from the system: of 128 KiB and more, whole pages.
 struct SystemMemory {
-    static constexpr std::size_t line = 64, pages = std::size_t{128} << 10;
+    static constexpr std::size_t line = 64;
 
     static bool is_zero([[maybe_unused]] std::size_t bytes) {
 #if defined(__linux__)
-        return recycles_memory && bytes >= pages;
+        return recycles_memory && bytes >= BlockStore::pages;
 #else
         return false;
 #endif
@@ -149,8 +149,12 @@ TANDEM_INLINE BlockStore& BlockStore::instance() {
         const BlockClass size = block_class(bytes);
         const std::lock_guard lock(mutex_);
         if (kept_ + size.bytes <= capacity) {
-            blocks_[size.index] = new (memory) Block{blocks_[size.index]};
             kept_ += size.bytes;
+            if (size.bytes >= pages) {
+                pages_[pages_count_++] = {memory, size.index};
+            } else {
+                blocks_[size.index] = new (memory) Block{blocks_[size.index]};
+            }
             return;
         }
     }
@@ -171,6 +175,16 @@ TANDEM_INLINE void* BlockStore::take_kept(std::size_t bytes) {
     if (!recycles_memory || bytes > largest_block) return nullptr;
     const BlockClass size = block_class(bytes);
     const std::lock_guard lock(mutex_);
+    if (size.bytes >= pages) {
+        for (std::size_t i = pages_count_; i-- > 0;) {
+            if (pages_[i].index != size.index) continue;
+            void* const memory = pages_[i].memory;
+            pages_[i] = pages_[--pages_count_];
+            kept_ -= size.bytes;
+            return memory;
+        }
+        return nullptr;
+    }
     Block* const block = blocks_[size.index];
     if (block != nullptr) {
         blocks_[size.index] = block->next;

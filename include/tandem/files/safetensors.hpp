@@ -53,6 +53,13 @@ private:
     std::optional<MappedFile> file_;
 };
 
+namespace detail {
+
+/// What stands in the metadata of a packed model file, and of no other: the version of its layout.
+inline constexpr const char* packed_key = "tandem.packed";
+
+}  // namespace detail
+
 /// Types that read_elements converts to and stored_tensor stores.
 template <class T>
 concept StoredElement = std::same_as<T, float> || std::same_as<T, double> || std::same_as<T, bfloat16> ||
@@ -73,9 +80,10 @@ StoredTensor stored_tensor(std::string name, std::vector<std::size_t> shape, std
 /// Writes a safetensors file, atomically and durably (write_file_atomically). Tensors keep their order within an
 /// element width, wider elements first, so that each is aligned to its element. Throws Error, and writes nothing, on
 /// duplicate names, on data that does not match shape and type, on names or metadata that are not UTF-8, on names,
-/// shapes and metadata beyond what Safetensors reads, and on the name __metadata__.
+/// shapes and metadata beyond what Safetensors reads, and on the name __metadata__. The first tensor begins at a multiple
+/// of `alignment` bytes.
 void save_safetensors(const std::filesystem::path& path, std::span<const StoredTensor> tensors,
-                      const std::map<std::string, std::string>& metadata = {});
+                      const std::map<std::string, std::string>& metadata = {}, std::size_t alignment = 8);
 
 }  // namespace tandem::inline TANDEM_ABI
 

@@ -84,9 +84,10 @@ TANDEM_INLINE void append_header_string(std::string& json, std::string_view text
         throw Error(where, "name or metadata " + in_quotes(text) + " is longer than 512 KiB");
 }
 
-/// The header for tensors in this order, its eight length bytes included, padded so that the data is 8-byte aligned.
+/// The header for tensors in this order, its eight length bytes included, padded so that the data is aligned.
 TANDEM_INLINE std::string header_for(std::span<const StoredTensor* const> tensors,
-                                     const std::map<std::string, std::string>& metadata, std::string_view where) {
+                                     const std::map<std::string, std::string>& metadata, std::size_t alignment,
+                                     std::string_view where) {
     std::string json = "{";
     std::size_t cost = 0;
     if (!metadata.empty()) {
@@ -115,7 +116,7 @@ TANDEM_INLINE std::string header_for(std::span<const StoredTensor* const> tensor
         cost += index_cost(tensor->name.size(), tensor->shape.size());
     }
     json += '}';
-    json.append((8 - json.size() % 8) % 8, ' ');
+    json.append((alignment - (sizeof(std::uint64_t) + json.size()) % alignment) % alignment, ' ');
     if (cost > max_index_bytes) throw Error(where, "names, shapes and metadata take more than 6 MiB");
     const std::uint64_t length = json.size();
     std::string result(sizeof(length), '\0');
@@ -128,7 +129,7 @@ TANDEM_INLINE std::string header_for(std::span<const StoredTensor* const> tensor
 namespace tandem::inline TANDEM_ABI {
 
 TANDEM_INLINE void save_safetensors(const std::filesystem::path& path, std::span<const StoredTensor> tensors,
-                                    const std::map<std::string, std::string>& metadata) {
+                                    const std::map<std::string, std::string>& metadata, std::size_t alignment) {
     const std::string where = path.string();
     for (const StoredTensor& tensor : tensors) {
         if (tensor.name == "__metadata__") throw Error(where, "a tensor cannot have the reserved name '__metadata__'");
@@ -144,7 +145,7 @@ TANDEM_INLINE void save_safetensors(const std::filesystem::path& path, std::span
     std::vector<const StoredTensor*> order;
     for (const std::uint32_t i : detail::sorted_positions(tensors, before)) order.push_back(&tensors[i]);
 
-    const std::string header = detail::header_for(order, metadata, where);
+    const std::string header = detail::header_for(order, metadata, alignment, where);
     std::vector<std::span<const std::byte>> parts{std::as_bytes(std::span<const char>(header))};
     for (const StoredTensor* tensor : order) parts.push_back(tensor->data);
     write_file_atomically(path, parts);

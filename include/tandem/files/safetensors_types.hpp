@@ -86,9 +86,11 @@ constexpr DataType data_type_of() {
         return DataType::I32;
     } else if constexpr (std::is_same_v<T, std::int64_t>) {
         return DataType::I64;
+    } else if constexpr (std::is_same_v<T, std::int8_t>) {
+        return DataType::I8;
     } else {
         static_assert(std::is_same_v<T, std::uint8_t>,
-                      "A file stores float, double, bfloat16, std::int32_t, std::int64_t and std::uint8_t.");
+                      "A file stores float, double, bfloat16, std::int32_t, std::int64_t, std::int8_t and std::uint8_t.");
         return DataType::U8;
     }
 }

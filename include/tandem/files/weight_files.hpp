@@ -29,6 +29,9 @@ public:
     WeightFiles(WeightFiles&&) noexcept = default;
     WeightFiles& operator=(WeightFiles&&) noexcept = default;
 
+    /// The files that were opened, an index of shards among them.
+    std::span<const std::filesystem::path> paths() const { return paths_; }
+
     /// All tensors, file by file. Their data is valid for as long as the object.
     std::span<const StoredTensor> tensors() const { return tensors_; }
 
@@ -95,6 +98,7 @@ private:
 
     static constexpr std::size_t first_archive = std::size_t{1} << 32U;
 
+    std::vector<std::filesystem::path> paths_;
     std::vector<Safetensors> files_;
     std::vector<TorchArchive> archives_;
     std::vector<StoredTensor> tensors_;

@@ -158,6 +158,7 @@ TANDEM_INLINE void WeightFiles::forget(const StoredTensor& tensor) const {
 
 [[gnu::cold]] TANDEM_INLINE void WeightFiles::add(const std::filesystem::path& path) {
     const bool torch = format_of(path) == Format::torch;
+    paths_.push_back(path);
     std::span<const StoredTensor> found;
     if (torch) {
         archives_.push_back(TorchArchive::open(path));
@@ -175,6 +176,8 @@ TANDEM_INLINE void WeightFiles::forget(const StoredTensor& tensor) const {
     } else {
         files_.push_back(Safetensors::open(path));
         found = files_.back().tensors();
+        if (files_.back().metadata().contains(detail::packed_key))
+            throw Error(path.string(), detail::weight_formats, "a packed copy of some, for one instruction set, which map_packed opens");
     }
     const std::size_t file = torch ? first_archive + archives_.size() - 1 : files_.size() - 1;
     tensors_.insert(tensors_.end(), found.begin(), found.end());
@@ -183,6 +186,7 @@ TANDEM_INLINE void WeightFiles::forget(const StoredTensor& tensor) const {
 }
 
 [[gnu::cold]] TANDEM_INLINE void WeightFiles::add_shards(const std::filesystem::path& index) {
+    paths_.push_back(index);
     detail::JsonLeaves leaves;
     detail::read_json(index, leaves, "the JSON index of shards");
     constexpr std::string_view map = "weight_map.";

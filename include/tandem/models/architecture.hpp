@@ -111,6 +111,15 @@ template <class Tower>
     return fields;
 }
 
+/// The same, and the image's size.
+[[gnu::cold]] std::vector<ArchitectureField> whole_fields(const auto& config) {
+    std::vector<ArchitectureField> fields = architecture_fields(config);
+    fields.push_back({"vision.image", to_string(ImageSize(config.vision.image)), ""});
+    if constexpr (requires { config.vision.grid(); })
+        fields.push_back({"vision.grid", to_string(ImageSize(config.vision.grid())), ""});
+    return fields;
+}
+
 /// Throws Error where the configs of a folder contradict the architecture. Much of that would load, and give wrong
 /// embeddings.
 void require_agreement(const std::filesystem::path& folder, const std::vector<ArchitectureField>& architecture,

@@ -54,14 +54,30 @@ std::vector<std::size_t> shape_of(const Extents<Rank>& extents) {
 StoredTensor rows_of(StoredTensor stored, const Source& source);
 
 class CheckpointFit;
+struct LoadTarget;
 
-/// A parameter to be loaded, its type erased: `read` knows what `parameter` points to, elements or a packed weight.
+/// A part of the memory that a parameter is kept in, its type erased.
+struct KeptBuffer {
+    std::string name;  ///< the parameter's, and behind it what of it this is
+    DataType type;
+    std::span<const std::byte> bytes;
+    void* buffer;
+    void (*borrow)(void* buffer, std::span<const std::byte> bytes);
+};
+
+/// What can be done with parameters of one type.
+struct LoadOperations {
+    void (*read)(const CheckpointFit& fit, const LoadTarget& target);
+    void (*list)(const LoadTarget& target, std::vector<KeptBuffer>& buffers);
+};
+
+/// A parameter to be loaded, its type erased: the operations know what `parameter` points to, a buffer or a packed weight.
 struct LoadTarget {
     std::string name;
     std::vector<std::size_t> shape;
     void* parameter;
     std::size_t size;
-    void (*read)(const CheckpointFit& fit, const LoadTarget& target);
+    const LoadOperations* operations;
 };
 
 /// Holds a file against a model, parameter by parameter, and collects every fault. No template: what a model's many
@@ -84,15 +100,20 @@ public:
     /// architecture they are those of.
     void load(const std::vector<LoadTarget>& targets, std::string_view where, std::string_view assumed);
 
-    /// Reads a tensor of elements T.
+    /// Of tensors of elements T.
+    template <class T>
+    static const LoadOperations& of_tensor();
+
+    /// Of weights kept in panels.
+    template <class T>
+    static const LoadOperations& of_packed();
+
+private:
     template <class T>
     static void read(const CheckpointFit& fit, const LoadTarget& target);
-
-    /// Reads a weight kept in panels.
     template <class T>
     static void read_packed(const CheckpointFit& fit, const LoadTarget& target);
 
-private:
     template <class T>
     void read_into(const LoadTarget& target, std::span<T> elements) const;
 
@@ -135,22 +156,29 @@ private:
 /// What is to be loaded, in the model's order.
 class LoadTargets {
 public:
-    template <class T, class S>
-    void add(const ParameterName& name, Tensor<T, S>& tensor) {
-        add(name, tensor.extents().value, S::rank, tensor.data(), tensor.size(), CheckpointFit::read<T>);
-    }
-    template <class T, class S>
-    void add(const ParameterName& name, PackedMatrix<T, S>& weight) {
-        PackedWeight<T>& base = weight;
-        add(name, weight.extents().value, S::rank, &base, weight.size(), CheckpointFit::read_packed<T>);
+    template <class Model>
+    explicit LoadTargets(Model& model) {
+        for_each_parameter([&](const ParameterName& name, auto& parameter) { add(name, parameter); }, model);
     }
 
     const std::vector<LoadTarget>& all() const { return targets_; }
 
+    /// All memory of the parameters of these towers.
+    std::vector<KeptBuffer> buffers(Towers towers) const;
+
 private:
+    template <class T, class S>
+    void add(const ParameterName& name, Tensor<T, S>& tensor) {
+        add(name, tensor.extents().value, S::rank, &tensor.buffer(), tensor.size(), CheckpointFit::of_tensor<T>());
+    }
+    template <class T, class S>
+    void add(const ParameterName& name, PackedMatrix<T, S>& weight) {
+        PackedWeight<T>& base = weight;
+        add(name, weight.extents().value, S::rank, &base, weight.size(), CheckpointFit::of_packed<T>());
+    }
     // Not inlined: a model's list has it once a parameter.
     void add(const ParameterName& name, const std::size_t* extents, std::size_t rank, void* parameter, std::size_t size,
-             decltype(LoadTarget::read) read);
+             const LoadOperations& operations);
 
     std::vector<LoadTarget> targets_;
 };
@@ -198,8 +226,7 @@ namespace detail {
 template <class Model>
 void load_plain_weights(Model& model, const WeightFiles& file, std::string_view where, const LoadOptions& options,
                         std::string_view assumed) {
-    LoadTargets targets;
-    for_each_parameter([&](const ParameterName& name, auto& parameter) { targets.add(name, parameter); }, model);
+    const LoadTargets targets(model);
     CheckpointFit fit(file, options);
     if constexpr (requires { Model::architecture.vision.pos_embed_type; }) {
         // open_clip keeps its fixed table in the checkpoint.

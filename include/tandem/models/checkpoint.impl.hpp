@@ -96,7 +96,7 @@ TANDEM_INLINE void CheckpointFit::load(const std::vector<LoadTarget>& targets, s
         if (check(target)) wanted.push_back(&target);
     }
     require(where, assumed);
-    for (const LoadTarget* const target : wanted) target->read(*this, *target);
+    for (const LoadTarget* const target : wanted) target->operations->read(*this, *target);
 }
 
 TANDEM_INLINE std::size_t CheckpointFit::elements_of(std::span<const std::size_t> shape) {
@@ -118,13 +118,18 @@ TANDEM_INLINE std::size_t CheckpointFit::position_of(const UnreadableTensor& ten
     return static_cast<std::size_t>(&tensor - file_.unreadable().data());
 }
 
-TANDEM_INLINE bool CheckpointFit::is_left_out(std::string_view name) const {
+/// Whether a parameter of that name, or a tensor of a file, is of what these towers leave out.
+TANDEM_INLINE bool is_left_out(std::string_view name, Towers towers) {
     const auto begins = [&](std::initializer_list<std::string_view> prefixes) {
         return std::ranges::any_of(prefixes, [&](std::string_view prefix) { return name.starts_with(prefix); });
     };
-    if (options_.towers == Towers::both) return false;
+    if (towers == Towers::both) return false;
     if (begins({"logit_", "temperature"})) return true;
-    return begins({"visual.", "vision_model.", "visual_projection."}) != (options_.towers == Towers::image);
+    return begins({"visual.", "vision_model.", "visual_projection."}) != (towers == Towers::image);
+}
+
+TANDEM_INLINE bool CheckpointFit::is_left_out(std::string_view name) const {
+    return detail::is_left_out(name, options_.towers);
 }
 
 TANDEM_INLINE bool CheckpointFit::is_behind_tokens(std::string_view name) {
@@ -207,8 +212,16 @@ TANDEM_INLINE bool CheckpointFit::is_behind_tokens(std::string_view name) {
 
 [[gnu::noinline]] TANDEM_INLINE void LoadTargets::add(const ParameterName& name, const std::size_t* extents,
                                                       std::size_t rank, void* parameter, std::size_t size,
-                                                      decltype(LoadTarget::read) read) {
-    targets_.push_back({std::string(name), {extents, extents + rank}, parameter, size, read});
+                                                      const LoadOperations& operations) {
+    targets_.push_back({std::string(name), {extents, extents + rank}, parameter, size, &operations});
+}
+
+TANDEM_INLINE std::vector<KeptBuffer> LoadTargets::buffers(Towers towers) const {
+    std::vector<KeptBuffer> buffers;
+    for (const LoadTarget& target : targets_) {
+        if (!is_left_out(target.name, towers)) target.operations->list(target, buffers);
+    }
+    return buffers;
 }
 
 TANDEM_INLINE CheckpointFit::~CheckpointFit() = default;
@@ -251,7 +264,7 @@ void CheckpointFit::read_into(const LoadTarget& target, std::span<T> elements) c
 
 template <class T>
 void CheckpointFit::read(const CheckpointFit& fit, const LoadTarget& target) {
-    fit.read_into(target, std::span<T>(static_cast<T*>(target.parameter), target.size));
+    fit.read_into(target, std::span<T>(static_cast<Buffer<T>*>(target.parameter)->data(), target.size));
 }
 
 template <class T>
@@ -272,6 +285,34 @@ void CheckpointFit::read_packed(const CheckpointFit& fit, const LoadTarget& targ
 }
 
 template <class T>
+KeptBuffer kept_buffer(std::string name, Buffer<T>& buffer) {
+    return {std::move(name), data_type_of<T>(), std::as_bytes(std::span<const T>(buffer.data(), buffer.size())), &buffer,
+            [](void* to, std::span<const std::byte> bytes) {
+                static_cast<Buffer<T>*>(to)->borrow({reinterpret_cast<const T*>(bytes.data()), bytes.size() / sizeof(T)});
+            }};
+}
+
+template <class T>
+const LoadOperations& CheckpointFit::of_tensor() {
+    static constexpr LoadOperations operations{
+        read<T>, [](const LoadTarget& target, std::vector<KeptBuffer>& buffers) {
+            buffers.push_back(kept_buffer(target.name, *static_cast<Buffer<T>*>(target.parameter)));
+        }};
+    return operations;
+}
+
+template <class T>
+const LoadOperations& CheckpointFit::of_packed() {
+    static constexpr LoadOperations operations{
+        read_packed<T>, [](const LoadTarget& target, std::vector<KeptBuffer>& buffers) {
+            static_cast<PackedWeight<T>*>(target.parameter)->for_each_buffer([&](const char* part, auto& buffer) {
+                buffers.push_back(kept_buffer(target.name + part, buffer));
+            });
+        }};
+    return operations;
+}
+
+template <class T>
 void SavedParameters::add_packed(const std::string& name, std::vector<std::size_t> shape,
                                  const PackedWeight<T>& weight) {
     using Values = std::vector<typename PackedWeight<T>::element>;
@@ -283,14 +324,14 @@ void SavedParameters::add_packed(const std::string& name, std::vector<std::size_
 }
 
 #if defined(TANDEM_COMPILED)
-template void CheckpointFit::read<float>(const CheckpointFit&, const LoadTarget&);
-template void CheckpointFit::read<double>(const CheckpointFit&, const LoadTarget&);
-template void CheckpointFit::read<bfloat16>(const CheckpointFit&, const LoadTarget&);
-template void CheckpointFit::read_packed<float>(const CheckpointFit&, const LoadTarget&);
-template void CheckpointFit::read_packed<double>(const CheckpointFit&, const LoadTarget&);
-template void CheckpointFit::read_packed<amp_bf16>(const CheckpointFit&, const LoadTarget&);
-template void CheckpointFit::read_packed<bfloat16>(const CheckpointFit&, const LoadTarget&);
-template void CheckpointFit::read_packed<int8>(const CheckpointFit&, const LoadTarget&);
+template const LoadOperations& CheckpointFit::of_tensor<float>();
+template const LoadOperations& CheckpointFit::of_tensor<double>();
+template const LoadOperations& CheckpointFit::of_tensor<bfloat16>();
+template const LoadOperations& CheckpointFit::of_packed<float>();
+template const LoadOperations& CheckpointFit::of_packed<double>();
+template const LoadOperations& CheckpointFit::of_packed<amp_bf16>();
+template const LoadOperations& CheckpointFit::of_packed<bfloat16>();
+template const LoadOperations& CheckpointFit::of_packed<int8>();
 template void SavedParameters::add_packed<float>(const std::string&, std::vector<std::size_t>,
                                                  const PackedWeight<float>&);
 template void SavedParameters::add_packed<double>(const std::string&, std::vector<std::size_t>,

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <filesystem>
+#include <functional>
 #include <iostream>
 #include <memory>
 #include <optional>
@@ -22,6 +23,7 @@
 #include <tandem/models/clip.hpp>
 #include <tandem/models/constant_of.hpp>
 #include <tandem/models/model_config.hpp>
+#include <tandem/models/packed_file.hpp>
 #include <tandem/models/unwrap.hpp>
 #include <tandem/models/zoo.hpp>
 
@@ -36,6 +38,9 @@ struct OpenOptions {
     std::string activation;
     std::string prefix{};            ///< as LoadOptions::prefix
     std::ostream* log = &std::clog;  ///< as LoadOptions::log
+    /// A folder of packed copies: what was opened once is mapped from there, shared between processes, and neither read nor
+    /// packed again. A copy is made where there is none of the files as they are now, for this precision and instruction set.
+    std::filesystem::path cache{};
 };
 
 /// The sizes of a model whose architecture is known at run time. Those of a tower that is not there are 0.
@@ -66,6 +71,7 @@ public:
     virtual void text_tokens(std::size_t count, const Id* ids, int layer, bool normed, float* tokens) const = 0;
     virtual float logit_scale() const = 0;
     virtual std::optional<float> logit_bias() const = 0;
+    virtual std::string checksum() const = 0;
 };
 
 }  // namespace detail
@@ -90,6 +96,8 @@ public:
     float logit_scale() const;
     /// Of models that were trained with the sigmoid loss.
     std::optional<float> logit_bias() const { return parts_.logit_scale ? model_->logit_bias() : std::nullopt; }
+    /// Of all weights, in sixteen digits; empty where they were not mapped (OpenOptions::cache).
+    std::string checksum() const { return model_->checksum(); }
 
     /// pixels [N, 3, height, width], preprocessed, to embeddings <N, embedding>, of length 1 unless they are not to be
     /// normalised. Throws Error for pixels that are no whole images, and if the image tower was not loaded.
@@ -144,10 +152,7 @@ struct StoredModel {
     std::string value(std::string_view name) const { return FieldValues(fields)(name); }
     /// Whether nothing in it contradicts a constant.
     [[gnu::cold]] bool is(const auto& config) const {
-        std::vector<ArchitectureField> ours = architecture_fields(config);
-        ours.push_back({"vision.image", to_string(ImageSize(config.vision.image)), ""});
-        if constexpr (requires { config.vision.grid(); })
-            ours.push_back({"vision.grid", to_string(ImageSize(config.vision.grid())), ""});
+        const std::vector<ArchitectureField> ours = whole_fields(config);
         // What one kind of tower has, the others have not.
         for (const char* const kind : {"vision.stages", "vision.patch", "vision.blocks"}) {
             const auto is_kind = [&](const ArchitectureField& field) { return field.name == kind; };
@@ -163,6 +168,17 @@ struct StoredModel {
     kernels::Activation gelu(const char* tower) const;
 };
 
+/// Where packed copies of what is opened are kept; nowhere without a folder.
+struct PackedCache {
+    std::filesystem::path folder;
+    std::string name;    ///< of the architecture
+    std::string prefix;  ///< OpenOptions::prefix
+    std::ostream* log;
+
+    PackedFile lend(const LoadTargets& targets, PackedIdentity identity, const StoredModel& stored, const LoadOptions& options,
+                    const std::function<void()>& load) const;
+};
+
 template <auto config, Arithmetic T>
 class OpenedClip final : public OpenedModel {
     using Model = Clip<config, T>;
@@ -171,14 +187,18 @@ class OpenedClip final : public OpenedModel {
     using Rows = View<float, Shape<dynamic, Model::embedding>>;
 
 public:
-    OpenedClip(const StoredModel& stored, const LoadOptions& options, std::string_view assumed) {
+    OpenedClip(const StoredModel& stored, const LoadOptions& options, std::string_view assumed, const PackedCache& cache) {
         if constexpr (has_any_gelu<decltype(config.vision)>) {
             if (stored.parts.image) model_.visual().set_gelu(stored.gelu("vision.activation"));
         }
         if constexpr (has_any_gelu<decltype(config.text)>) {
             if (stored.parts.text) model_.text().set_gelu(stored.gelu("text.activation"));
         }
-        load_plain_weights(model_, stored.files, stored.where, options, assumed);
+        const auto load = [&] { load_plain_weights(model_, stored.files, stored.where, options, assumed); };
+        if (cache.folder.empty())
+            load();
+        else
+            file_ = cache.lend(LoadTargets(model_), packed_identity<T>(whole_fields(config)), stored, options, load);
     }
 
     void encode_image(std::size_t count, const float* pixels, bool normalize, float* embeddings) const override {
@@ -211,6 +231,7 @@ public:
         std::copy_n(found.data(), found.size(), tokens);
     }
     float logit_scale() const override { return model_.logit_scale(); }
+    std::string checksum() const override { return file_ ? file_->checksum() : ""; }
     std::optional<float> logit_bias() const override {
         if constexpr (config.logit_bias) {
             return model_.logit_bias();
@@ -232,15 +253,16 @@ private:
     }
 
     Model model_;
+    std::optional<PackedFile> file_;
 };
 
 using MakeOpenedModel = std::unique_ptr<const OpenedModel> (*)(const StoredModel& stored, const LoadOptions& options,
-                                                               std::string_view assumed);
+                                                               std::string_view assumed, const PackedCache& cache);
 
 template <auto config, Arithmetic T>
 std::unique_ptr<const OpenedModel> make_opened(const StoredModel& stored, const LoadOptions& options,
-                                               std::string_view assumed) {
-    return std::make_unique<OpenedClip<config, T>>(stored, options, assumed);
+                                               std::string_view assumed, const PackedCache& cache) {
+    return std::make_unique<OpenedClip<config, T>>(stored, options, assumed, cache);
 }
 
 [[gnu::cold]] ModelSizes sizes_of(const char* name, const auto& config, const ModelParts& parts) {
@@ -392,7 +414,8 @@ AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {})
         stored.fields, [](const auto& field) { return field.source.find(".json") != std::string::npos; });
     return AnyClip(
         std::move(sizes), parts, path.string(),
-        make(stored, load, name + (has_config ? ", as the config says" : ", as the shapes of the tensors say")));
+        make(stored, load, name + (has_config ? ", as the config says" : ", as the shapes of the tensors say"),
+             {options.cache, name, options.prefix, options.log}));
 }
 
 }  // namespace tandem::inline TANDEM_ABI

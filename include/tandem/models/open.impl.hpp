@@ -4,14 +4,18 @@
 #include <algorithm>
 #include <cstddef>
 #include <filesystem>
+#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <span>
 #include <string>
+#include <system_error>
 #include <utility>
 
+#include <tandem/core/digest.hpp>
 #include <tandem/core/error.hpp>
 #include <tandem/files/weight_files.hpp>
+#include <tandem/kernels/isa.hpp>
 #include <tandem/models/architecture.hpp>
 #include <tandem/models/constant_of.hpp>
 #include <tandem/models/model_config.hpp>
@@ -124,6 +128,29 @@ TANDEM_INLINE kernels::Activation StoredModel::gelu(const char* tower) const {
                 "the folder of the weights, whose config says which GELU they were trained with, or that activation "
                 "(--activation, OpenOptions::activation)",
                 "neither");
+}
+
+[[gnu::cold]] TANDEM_INLINE PackedFile PackedCache::lend(const LoadTargets& targets, PackedIdentity identity,
+                                                         const StoredModel& stored, const LoadOptions& options,
+                                                         const std::function<void()>& load) const {
+    // A constant with AnyGelu leaves open which; the weights alone would not tell.
+    for (const char* const activation : {"vision.activation", "text.activation"}) {
+        const std::string chosen = stored.value(activation);
+        if (FieldValues(identity.architecture)(activation).empty() && !chosen.empty())
+            identity.architecture.push_back({activation, chosen, ""});
+    }
+    identity.towers = options.towers;
+    const std::string choice = (prefix.empty() ? "" : "those behind " + prefix + "; ") + (options.tokens_only ? "tokens only; " : "");
+    identity.source = choice + (options.check_finite ? "found finite; " : "") + stamp_of(stored.files);
+    Digest place;
+    for (const std::string& text : {std::filesystem::absolute(stored.where).lexically_normal().string(), choice, name_of(identity.towers)})
+        place.add(std::span<const char>(text));
+    std::error_code failed;
+    std::filesystem::create_directories(folder, failed);
+    if (!std::filesystem::is_directory(folder)) throw Error(folder.string(), "a folder for packed copies", failed ? failed.message() : "a file");
+    const std::string file = name + "-" + identity.precision + "-" + std::string(kernels::name_of(kernels::active_isa())) + "-" +
+                             place.text() + ".safetensors";
+    return lend_or_make(targets, identity, folder / file, false, log, load);
 }
 
 [[gnu::cold]] TANDEM_INLINE ModelParts stored_parts(const WeightFiles& files, Towers towers) {

@@ -43,6 +43,9 @@ public:
 
     void fill(element value) { std::fill_n(elements_.data(), elements_.size(), value); }
 
+    /// Calls visit(name, buffer) for all memory that the weight is kept in.
+    void for_each_buffer(const auto& visit) { visit("", elements_); }
+
     /// Takes over row-major elements.
     void pack(const element* weight) { kernels::pack_weight<T>(out_, in_, weight, elements_.data()); }
 
@@ -98,11 +101,19 @@ public:
           sums_(padded() * ((in + block() - 1) / block())) {}
 
     static kernels::PanelLayout layout() { return kernels::weight_layout<int8>(); }
+    /// Elements along the depth of which there is one sum a row.
+    static std::size_t block() { return kernels::active_reduced().bytes.depth * layout().group; }
 
     std::size_t size() const { return out_ * in_; }
 
     float operator()(std::size_t row, std::size_t column) const {
         return scales_.data()[row] * static_cast<float>(bytes_.data()[layout().position(column, row, in_)]);
+    }
+
+    void for_each_buffer(const auto& visit) {
+        visit("", bytes_);
+        visit(".scales", scales_);
+        visit(".sums", sums_);
     }
 
     /// Takes over row-major elements, rounded to the nearest of 255 steps of their row.
@@ -152,7 +163,6 @@ public:
 
 private:
     std::size_t padded() const { return kernels::round_up(out_, layout().width); }
-    static std::size_t block() { return kernels::active_reduced().bytes.depth * layout().group; }
 
     std::size_t out_, in_;
     Buffer<int8> bytes_;

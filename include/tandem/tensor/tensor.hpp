@@ -201,6 +201,9 @@ public:
     std::span<const T> elements() const& { return {data(), size()}; }
     void elements() && = delete;  // the memory would be gone before it is read
 
+    /// The memory of the elements, for what reads or borrows it as a whole.
+    Buffer<T>& buffer() { return elements_; }
+
     View<T, S> view() { return {data(), extents_}; }
     View<const T, S> view() const { return {data(), extents_}; }
     operator View<T, S>() { return view(); }
