@@ -35,6 +35,7 @@ inline const std::vector<Option> checkpoint_options{
     {"--cache", "DIR",
      "keeps a copy of the weights there as this CPU reads them: the next run maps it, begins at once and shares its memory with "
      "others"},
+    {"--verify-cache", "", "holds that copy against its checksums first, and makes a damaged one anew"},
     {"--activation", "NAME", "gelu, quick_gelu or gelu_pytorch_tanh, for weights without a config"},
     {"--prefix", "NAME", "which of several models in a file: what stands before its tensors' names (ema., say)"},
     {"--tokenizer", "PATH", "where it does not lie beside the weights"},
@@ -81,13 +82,15 @@ inline std::filesystem::path tokenizer_of(const Arguments& arguments) {
 inline Opened open(const Arguments& arguments, td::Towers towers = td::Towers::both) {
     const std::filesystem::path path = weights_of(arguments);
     if (arguments.has("--cache") && arguments.get("--cache").empty()) throw td::Error("--cache", "a folder", "no name");
+    if (arguments.has("--verify-cache") && !arguments.has("--cache")) throw td::Error("--verify-cache", "it beside --cache, which it is about", "it alone");
     const td::OpenOptions options{
         .towers = towers,
         .check_finite = true,
         .activation = arguments.choose("--activation", "", {"gelu", "quick_gelu", "gelu_pytorch_tanh"}),
         .prefix = arguments.get("--prefix"),
         .log = &std::cerr,
-        .cache = arguments.get("--cache")};
+        .cache = arguments.get("--cache"),
+        .verify_cache = arguments.has("--verify-cache")};
     const std::string precision = arguments.choose("--precision", "f32", {"f32", "bf16", "int8"});
     const std::string resampling = arguments.choose("--resampling", "", {"pillow", "torchvision"});
     const std::string resize_as = arguments.choose("--resize-as", "", {"stored", "rgb"});

@@ -118,6 +118,14 @@ namespace tandem::linking {
 
 namespace tandem::inline TANDEM_ABI {
 
+/// Whether a loop of products gains from being written out twice: Clang 19 loads the operands of both halves first, and then has
+/// no registers for the sums (a third of the speed).
+#if defined(__clang__)
+inline constexpr bool unrolls_by_hand = false;
+#else
+inline constexpr bool unrolls_by_hand = true;
+#endif
+
 /// The library's version, also of its CMake package.
 inline constexpr int version_major = 0;
 inline constexpr int version_minor = 1;  ///< see version_major
@@ -1724,7 +1732,7 @@ constexpr DataType data_type_of() {
         return DataType::I8;
     } else {
         static_assert(std::is_same_v<T, std::uint8_t>,
-                      "A file stores float, double, bfloat16, std::int32_t, std::int64_t, std::int8_t and std::uint8_t.");
+                      "Tensors are of float, double, bfloat16, std::int32_t, std::int64_t, std::int8_t or std::uint8_t.");
         return DataType::U8;
     }
 }
@@ -12504,8 +12512,9 @@ public:
     WeightFiles(WeightFiles&&) noexcept = default;
     WeightFiles& operator=(WeightFiles&&) noexcept = default;
 
-    /// The files that were opened, an index of shards among them.
-    std::span<const std::filesystem::path> paths() const { return paths_; }
+    /// Names, sizes and times of the last change of the files, an index of shards among them, as they were found when they were
+    /// opened: tells whether they are others now.
+    const std::string& stamp() const { return stamp_; }
 
     /// All tensors, file by file. Their data is valid for as long as the object.
     std::span<const StoredTensor> tensors() const { return tensors_; }
@@ -12569,11 +12578,13 @@ private:
 
     void add(const std::filesystem::path& path);
 
+    void add_stamp(const std::filesystem::path& path);
+
     void add_shards(const std::filesystem::path& index);
 
     static constexpr std::size_t first_archive = std::size_t{1} << 32U;
 
-    std::vector<std::filesystem::path> paths_;
+    std::string stamp_;
     std::vector<Safetensors> files_;
     std::vector<TorchArchive> archives_;
     std::vector<StoredTensor> tensors_;
@@ -14765,21 +14776,25 @@ namespace tandem::inline TANDEM_ABI {
 /// How map_packed opens a file.
 struct PackedOptions {
     bool verify = false;  ///< every tensor is held against its checksum, which reads all of the file
-    /// The checkpoint that the file is a packed copy of, as load() takes it. Where the file is not there, or not of it as it
-    /// is now (the size and time of its files), or cannot be mapped here, the checkpoint is loaded and the file made anew.
+    /// The checkpoint of both towers that the file is a packed copy of, as load() takes it. Where the file is not there, or not
+    /// of it as it is now (the size and time of its files), or cannot be mapped here, the checkpoint is loaded and the file made
+    /// anew; where it cannot be written, the log says so, and the model has memory of its own.
     std::filesystem::path source{};
     std::ostream* log = &std::clog;  ///< a line where the file is made, with the reason; nullptr: none
 };
 
 namespace detail {
 
-/// What a packed file is of, and what of it depends on the machine. Two of which all is equal have the same bytes.
+/// What a packed file is of, and what of it depends on the machine. Two of which all is equal, made of files, have the same
+/// weights.
 struct PackedIdentity {
-    std::vector<ArchitectureField> architecture;
+    std::vector<ArchitectureField> architecture;  ///< what files tell of it, for errors
+    std::string constant;                         ///< all of it
     std::string precision;
     std::string layout;  ///< of panels, for that precision
     Towers towers = Towers::both;
-    std::string source{};  ///< the files it was made of; empty: a model in memory
+    std::string source{};    ///< the files it was made of; empty: a model in memory
+    bool is_finite = false;  ///< the weights were looked at
 };
 
 /// A packed file that is mapped, or in memory.
@@ -14796,8 +14811,8 @@ public:
     /// tensor that has changed since it was saved.
     void lend(const LoadTargets& targets, const PackedIdentity& expected, bool verify) const;
 
-    /// Of all that the header says, checksums of tensors included.
-    const std::string& checksum() const;
+    /// Of all tensors, as they were saved.
+    std::string checksum() const;
 
 private:
     PackedFile(Safetensors file, std::string where);
@@ -14809,14 +14824,19 @@ private:
 void save_packed(const LoadTargets& targets, const PackedIdentity& identity, const std::filesystem::path& path);
 
 /// lend() from the file at `path`, which is made anew where it is not the one expected: of what load() sets the parameters to.
-PackedFile lend_or_make(const LoadTargets& targets, const PackedIdentity& identity, const std::filesystem::path& path,
-                        bool verify, std::ostream* log, const std::function<void()>& load);
+/// Without a file, where none could be written. Throws Error, and leaves it, if something else stands there.
+std::optional<PackedFile> lend_or_make(const LoadTargets& targets, const PackedIdentity& identity,
+                                       const std::filesystem::path& path, bool verify, std::ostream* log,
+                                       const std::function<void()>& load);
 
-/// What tells the files of a checkpoint from what they were before.
-std::string stamp_of(const WeightFiles& files);
-
+/// With the layout of T.
 template <Arithmetic T>
-PackedIdentity packed_identity(std::vector<ArchitectureField> architecture);
+PackedIdentity packed_identity(std::vector<ArchitectureField> architecture, std::string constant);
+
+template <auto config, Arithmetic T>
+PackedIdentity packed_identity() {
+    return packed_identity<T>(whole_fields(config), constant_text(config));
+}
 
 /// Of all that the header of a packed file says but for this checksum itself.
 std::string header_checksum(const std::map<std::string, std::string>& metadata, std::span<const StoredTensor> tensors);
@@ -14845,7 +14865,7 @@ template <auto config, Arithmetic T>
 void save_packed(const Clip<config, T>& model, const std::filesystem::path& path) {
     // Only read: a list of targets is of what can be written.
     const detail::LoadTargets targets(const_cast<Clip<config, T>&>(model));
-    detail::save_packed(targets, detail::packed_identity<T>(detail::whole_fields(config)), path);
+    detail::save_packed(targets, detail::packed_identity<config, T>(), path);
 }
 
 /// The model of a packed file, which is mapped: nothing is read before it is used, nothing is copied, and processes that map the
@@ -14857,14 +14877,14 @@ template <auto config, Arithmetic T = float>
 std::shared_ptr<const Clip<config, T>> map_packed(const std::filesystem::path& path, const PackedOptions& options = {}) {
     auto mapped = std::make_shared<detail::Mapped<Clip<config, T>>>();
     const detail::LoadTargets targets(mapped->model);
-    detail::PackedIdentity identity = detail::packed_identity<T>(detail::whole_fields(config));
+    detail::PackedIdentity identity = detail::packed_identity<config, T>();
     if (options.source.empty()) {
         mapped->file = detail::PackedFile::open(path);
         mapped->file->lend(targets, identity, options.verify);
     } else {
-        identity.source = detail::stamp_of(WeightFiles::open(options.source));
+        identity.source = WeightFiles::open(options.source).stamp();
         if (std::filesystem::is_directory(options.source))
-            detail::require_agreement(options.source, identity.architecture, Towers::both);
+            detail::require_agreement(options.source, detail::architecture_fields(config), Towers::both);
         mapped->file = detail::lend_or_make(targets, identity, path, options.verify, options.log, [&] {
             load_weights(mapped->model, options.source, {.log = options.log});
         });
@@ -14878,7 +14898,7 @@ template <auto config, Arithmetic T = float>
 std::shared_ptr<const Clip<config, T>> map_packed(std::span<const std::byte> bytes, bool verify = false) {
     auto mapped = std::make_shared<detail::Mapped<Clip<config, T>>>();
     mapped->file = detail::PackedFile::view(bytes);
-    mapped->file->lend(detail::LoadTargets(mapped->model), detail::packed_identity<T>(detail::whole_fields(config)), verify);
+    mapped->file->lend(detail::LoadTargets(mapped->model), detail::packed_identity<config, T>(), verify);
     return detail::Mapped<Clip<config, T>>::shared(std::move(mapped));
 }
 
@@ -15176,9 +15196,11 @@ struct OpenOptions {
     std::string activation;
     std::string prefix{};            ///< as LoadOptions::prefix
     std::ostream* log = &std::clog;  ///< as LoadOptions::log
-    /// A folder of packed copies: what was opened once is mapped from there, shared between processes, and neither read nor
-    /// packed again. A copy is made where there is none of the files as they are now, for this precision and instruction set.
+    /// A folder of packed copies: weights of what was opened once are mapped from there, shared between processes, and neither
+    /// read nor packed again. A copy is made where there is none of the files as they are now, for this precision and instruction
+    /// set.
     std::filesystem::path cache{};
+    bool verify_cache = false;  ///< every tensor of a copy is held against its checksum; a damaged copy is made anew
 };
 
 /// The sizes of a model whose architecture is known at run time. Those of a tower that is not there are 0.
@@ -15234,7 +15256,7 @@ public:
     float logit_scale() const;
     /// Of models that were trained with the sigmoid loss.
     std::optional<float> logit_bias() const { return parts_.logit_scale ? model_->logit_bias() : std::nullopt; }
-    /// Of all weights, in sixteen digits; empty where they were not mapped (OpenOptions::cache).
+    /// Of all weights, as they are packed here, in sixteen digits; empty where they were not mapped (OpenOptions::cache).
     std::string checksum() const { return model_->checksum(); }
 
     /// pixels [N, 3, height, width], preprocessed, to embeddings <N, embedding>, of length 1 unless they are not to be
@@ -15312,8 +15334,9 @@ struct PackedCache {
     std::string name;    ///< of the architecture
     std::string prefix;  ///< OpenOptions::prefix
     std::ostream* log;
+    bool verify;  ///< OpenOptions::verify_cache
 
-    PackedFile lend(const LoadTargets& targets, PackedIdentity identity, const StoredModel& stored, const LoadOptions& options,
+    std::optional<PackedFile> lend(const LoadTargets& targets, PackedIdentity identity, const StoredModel& stored, const LoadOptions& options,
                     const std::function<void()>& load) const;
 };
 
@@ -15336,7 +15359,7 @@ public:
         if (cache.folder.empty())
             load();
         else
-            file_ = cache.lend(LoadTargets(model_), packed_identity<T>(whole_fields(config)), stored, options, load);
+            file_ = cache.lend(LoadTargets(model_), packed_identity<config, T>(), stored, options, load);
     }
 
     void encode_image(std::size_t count, const float* pixels, bool normalize, float* embeddings) const override {
@@ -15553,7 +15576,7 @@ AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {})
     return AnyClip(
         std::move(sizes), parts, path.string(),
         make(stored, load, name + (has_config ? ", as the config says" : ", as the shapes of the tensors say"),
-             {options.cache, name, options.prefix, options.log}));
+             {options.cache, name, options.prefix, options.log, options.verify_cache}));
 }
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -17486,6 +17509,9 @@ public:
     /// order (merge i makes token 512 + i), start of text, end of text.
     /// Throws Error where a merge uses a token that does not exist yet or makes one twice.
     Bpe(std::span<const Merge> merges, Cleaning cleaning);
+
+    /// The merges that make the vocabulary, for the constructor. Throws Error if it is laid out in another way.
+    std::vector<Merge> merges() const;
 
     /// Writes vocab.json and merges.txt into `folder`, which is made if need be. transformers' CLIPTokenizer opens them
     /// (and cleans in its own way); load() gives back this tokenizer, cleaning included.
@@ -25415,7 +25441,20 @@ private:
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += fetched_per_group) {
+        constexpr std::size_t width = columns * Dot::group;
+        std::size_t g = 0;
+        // Tall tiles of rows in place take two groups at a time: what counts and moves pointers takes turns from the multipliers.
+        if constexpr (unrolls_by_hand && 2 * rows > Dot::tile_rows) {
+            for (; a_group == Dot::group && g + 2 <= groups; g += 2, b += 2 * width, ahead += 2 * fetched_per_group) {
+                __builtin_prefetch(ahead, 0, 2);
+                const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
+                (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
+                const auto b2 = Dot::load(b + width), b3 = Dot::load(b + width + Dot::lanes * Dot::group);
+                (multiply_add(thirds[Row / 3] + Row % 3 * a_row + Dot::group, b2, b3, left[Row], right[Row]), ...);
+                ((Row % 3 == 0 ? void(thirds[Row / 3] += 2 * Dot::group) : void()), ...);
+            }
+        }
+        for (; g < groups; ++g, b += width, ahead += fetched_per_group) {
             __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
@@ -26333,7 +26372,20 @@ private:
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += fetched_per_group) {
+        constexpr std::size_t width = columns * Dot::group;
+        std::size_t g = 0;
+        // Tall tiles of rows in place take two groups at a time: what counts and moves pointers takes turns from the multipliers.
+        if constexpr (unrolls_by_hand && 2 * rows > Dot::tile_rows) {
+            for (; a_group == Dot::group && g + 2 <= groups; g += 2, b += 2 * width, ahead += 2 * fetched_per_group) {
+                __builtin_prefetch(ahead, 0, 2);
+                const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
+                (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
+                const auto b2 = Dot::load(b + width), b3 = Dot::load(b + width + Dot::lanes * Dot::group);
+                (multiply_add(thirds[Row / 3] + Row % 3 * a_row + Dot::group, b2, b3, left[Row], right[Row]), ...);
+                ((Row % 3 == 0 ? void(thirds[Row / 3] += 2 * Dot::group) : void()), ...);
+            }
+        }
+        for (; g < groups; ++g, b += width, ahead += fetched_per_group) {
             __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
@@ -27150,7 +27202,20 @@ private:
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += fetched_per_group) {
+        constexpr std::size_t width = columns * Dot::group;
+        std::size_t g = 0;
+        // Tall tiles of rows in place take two groups at a time: what counts and moves pointers takes turns from the multipliers.
+        if constexpr (unrolls_by_hand && 2 * rows > Dot::tile_rows) {
+            for (; a_group == Dot::group && g + 2 <= groups; g += 2, b += 2 * width, ahead += 2 * fetched_per_group) {
+                __builtin_prefetch(ahead, 0, 2);
+                const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
+                (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
+                const auto b2 = Dot::load(b + width), b3 = Dot::load(b + width + Dot::lanes * Dot::group);
+                (multiply_add(thirds[Row / 3] + Row % 3 * a_row + Dot::group, b2, b3, left[Row], right[Row]), ...);
+                ((Row % 3 == 0 ? void(thirds[Row / 3] += 2 * Dot::group) : void()), ...);
+            }
+        }
+        for (; g < groups; ++g, b += width, ahead += fetched_per_group) {
             __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
@@ -27926,7 +27991,20 @@ private:
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += fetched_per_group) {
+        constexpr std::size_t width = columns * Dot::group;
+        std::size_t g = 0;
+        // Tall tiles of rows in place take two groups at a time: what counts and moves pointers takes turns from the multipliers.
+        if constexpr (unrolls_by_hand && 2 * rows > Dot::tile_rows) {
+            for (; a_group == Dot::group && g + 2 <= groups; g += 2, b += 2 * width, ahead += 2 * fetched_per_group) {
+                __builtin_prefetch(ahead, 0, 2);
+                const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
+                (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
+                const auto b2 = Dot::load(b + width), b3 = Dot::load(b + width + Dot::lanes * Dot::group);
+                (multiply_add(thirds[Row / 3] + Row % 3 * a_row + Dot::group, b2, b3, left[Row], right[Row]), ...);
+                ((Row % 3 == 0 ? void(thirds[Row / 3] += 2 * Dot::group) : void()), ...);
+            }
+        }
+        for (; g < groups; ++g, b += width, ahead += fetched_per_group) {
             __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
@@ -28728,7 +28806,20 @@ private:
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += fetched_per_group) {
+        constexpr std::size_t width = columns * Dot::group;
+        std::size_t g = 0;
+        // Tall tiles of rows in place take two groups at a time: what counts and moves pointers takes turns from the multipliers.
+        if constexpr (unrolls_by_hand && 2 * rows > Dot::tile_rows) {
+            for (; a_group == Dot::group && g + 2 <= groups; g += 2, b += 2 * width, ahead += 2 * fetched_per_group) {
+                __builtin_prefetch(ahead, 0, 2);
+                const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
+                (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
+                const auto b2 = Dot::load(b + width), b3 = Dot::load(b + width + Dot::lanes * Dot::group);
+                (multiply_add(thirds[Row / 3] + Row % 3 * a_row + Dot::group, b2, b3, left[Row], right[Row]), ...);
+                ((Row % 3 == 0 ? void(thirds[Row / 3] += 2 * Dot::group) : void()), ...);
+            }
+        }
+        for (; g < groups; ++g, b += width, ahead += fetched_per_group) {
             __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
@@ -29584,7 +29675,20 @@ private:
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += fetched_per_group) {
+        constexpr std::size_t width = columns * Dot::group;
+        std::size_t g = 0;
+        // Tall tiles of rows in place take two groups at a time: what counts and moves pointers takes turns from the multipliers.
+        if constexpr (unrolls_by_hand && 2 * rows > Dot::tile_rows) {
+            for (; a_group == Dot::group && g + 2 <= groups; g += 2, b += 2 * width, ahead += 2 * fetched_per_group) {
+                __builtin_prefetch(ahead, 0, 2);
+                const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
+                (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
+                const auto b2 = Dot::load(b + width), b3 = Dot::load(b + width + Dot::lanes * Dot::group);
+                (multiply_add(thirds[Row / 3] + Row % 3 * a_row + Dot::group, b2, b3, left[Row], right[Row]), ...);
+                ((Row % 3 == 0 ? void(thirds[Row / 3] += 2 * Dot::group) : void()), ...);
+            }
+        }
+        for (; g < groups; ++g, b += width, ahead += fetched_per_group) {
             __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
@@ -30416,7 +30520,20 @@ private:
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += fetched_per_group) {
+        constexpr std::size_t width = columns * Dot::group;
+        std::size_t g = 0;
+        // Tall tiles of rows in place take two groups at a time: what counts and moves pointers takes turns from the multipliers.
+        if constexpr (unrolls_by_hand && 2 * rows > Dot::tile_rows) {
+            for (; a_group == Dot::group && g + 2 <= groups; g += 2, b += 2 * width, ahead += 2 * fetched_per_group) {
+                __builtin_prefetch(ahead, 0, 2);
+                const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
+                (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
+                const auto b2 = Dot::load(b + width), b3 = Dot::load(b + width + Dot::lanes * Dot::group);
+                (multiply_add(thirds[Row / 3] + Row % 3 * a_row + Dot::group, b2, b3, left[Row], right[Row]), ...);
+                ((Row % 3 == 0 ? void(thirds[Row / 3] += 2 * Dot::group) : void()), ...);
+            }
+        }
+        for (; g < groups; ++g, b += width, ahead += fetched_per_group) {
             __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
@@ -31194,7 +31311,20 @@ private:
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += fetched_per_group) {
+        constexpr std::size_t width = columns * Dot::group;
+        std::size_t g = 0;
+        // Tall tiles of rows in place take two groups at a time: what counts and moves pointers takes turns from the multipliers.
+        if constexpr (unrolls_by_hand && 2 * rows > Dot::tile_rows) {
+            for (; a_group == Dot::group && g + 2 <= groups; g += 2, b += 2 * width, ahead += 2 * fetched_per_group) {
+                __builtin_prefetch(ahead, 0, 2);
+                const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
+                (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
+                const auto b2 = Dot::load(b + width), b3 = Dot::load(b + width + Dot::lanes * Dot::group);
+                (multiply_add(thirds[Row / 3] + Row % 3 * a_row + Dot::group, b2, b3, left[Row], right[Row]), ...);
+                ((Row % 3 == 0 ? void(thirds[Row / 3] += 2 * Dot::group) : void()), ...);
+            }
+        }
+        for (; g < groups; ++g, b += width, ahead += fetched_per_group) {
             __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
@@ -31967,7 +32097,20 @@ private:
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += fetched_per_group) {
+        constexpr std::size_t width = columns * Dot::group;
+        std::size_t g = 0;
+        // Tall tiles of rows in place take two groups at a time: what counts and moves pointers takes turns from the multipliers.
+        if constexpr (unrolls_by_hand && 2 * rows > Dot::tile_rows) {
+            for (; a_group == Dot::group && g + 2 <= groups; g += 2, b += 2 * width, ahead += 2 * fetched_per_group) {
+                __builtin_prefetch(ahead, 0, 2);
+                const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
+                (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
+                const auto b2 = Dot::load(b + width), b3 = Dot::load(b + width + Dot::lanes * Dot::group);
+                (multiply_add(thirds[Row / 3] + Row % 3 * a_row + Dot::group, b2, b3, left[Row], right[Row]), ...);
+                ((Row % 3 == 0 ? void(thirds[Row / 3] += 2 * Dot::group) : void()), ...);
+            }
+        }
+        for (; g < groups; ++g, b += width, ahead += fetched_per_group) {
             __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
@@ -34308,9 +34451,17 @@ TANDEM_INLINE void WeightFiles::forget(const StoredTensor& tensor) const {
     return Format::safetensors;
 }
 
+TANDEM_INLINE void WeightFiles::add_stamp(const std::filesystem::path& path) {
+    struct ::stat status {};
+    if (::stat(path.c_str(), &status) != 0) return;  // opening it says why
+    // The time of the inode: a copy with another's date has its own.
+    stamp_ += (stamp_.empty() ? "" : "; ") + detail::in_quotes(path.filename().string()) + " of " + std::to_string(status.st_size) +
+              " bytes and time " + std::to_string(status.st_ctim.tv_sec) + "." + std::to_string(status.st_ctim.tv_nsec);
+}
+
 [[gnu::cold]] TANDEM_INLINE void WeightFiles::add(const std::filesystem::path& path) {
+    add_stamp(path);  // before it is mapped: what replaces it meanwhile has another
     const bool torch = format_of(path) == Format::torch;
-    paths_.push_back(path);
     std::span<const StoredTensor> found;
     if (torch) {
         archives_.push_back(TorchArchive::open(path));
@@ -34338,7 +34489,7 @@ TANDEM_INLINE void WeightFiles::forget(const StoredTensor& tensor) const {
 }
 
 [[gnu::cold]] TANDEM_INLINE void WeightFiles::add_shards(const std::filesystem::path& index) {
-    paths_.push_back(index);
+    add_stamp(index);
     detail::JsonLeaves leaves;
     detail::read_json(index, leaves, "the JSON index of shards");
     constexpr std::string_view map = "weight_map.";
@@ -36190,18 +36341,20 @@ TANDEM_INLINE kernels::Activation StoredModel::gelu(const char* tower) const {
                 "neither");
 }
 
-[[gnu::cold]] TANDEM_INLINE PackedFile PackedCache::lend(const LoadTargets& targets, PackedIdentity identity,
-                                                         const StoredModel& stored, const LoadOptions& options,
-                                                         const std::function<void()>& load) const {
+[[gnu::cold]] TANDEM_INLINE std::optional<PackedFile> PackedCache::lend(const LoadTargets& targets, PackedIdentity identity,
+                                                                       const StoredModel& stored, const LoadOptions& options,
+                                                                       const std::function<void()>& load) const {
     // A constant with AnyGelu leaves open which; the weights alone would not tell.
+    std::string choice = (prefix.empty() ? "" : "those behind " + in_quotes(prefix) + "; ") + (options.tokens_only ? "tokens only; " : "");
     for (const char* const activation : {"vision.activation", "text.activation"}) {
         const std::string chosen = stored.value(activation);
-        if (FieldValues(identity.architecture)(activation).empty() && !chosen.empty())
-            identity.architecture.push_back({activation, chosen, ""});
+        if (chosen.empty() || !FieldValues(identity.architecture)(activation).empty()) continue;
+        identity.architecture.push_back({activation, chosen, ""});
+        choice += chosen + "; ";
     }
     identity.towers = options.towers;
-    const std::string choice = (prefix.empty() ? "" : "those behind " + prefix + "; ") + (options.tokens_only ? "tokens only; " : "");
-    identity.source = choice + (options.check_finite ? "found finite; " : "") + stamp_of(stored.files);
+    identity.source = choice + stored.files.stamp();
+    identity.is_finite = options.check_finite;
     Digest place;
     for (const std::string& text : {std::filesystem::absolute(stored.where).lexically_normal().string(), choice, name_of(identity.towers)})
         place.add(std::span<const char>(text));
@@ -36210,7 +36363,7 @@ TANDEM_INLINE kernels::Activation StoredModel::gelu(const char* tower) const {
     if (!std::filesystem::is_directory(folder)) throw Error(folder.string(), "a folder for packed copies", failed ? failed.message() : "a file");
     const std::string file = name + "-" + identity.precision + "-" + std::string(kernels::name_of(kernels::active_isa())) + "-" +
                              place.text() + ".safetensors";
-    return lend_or_make(targets, identity, folder / file, false, log, load);
+    return lend_or_make(targets, identity, folder / file, verify, log, load);
 }
 
 [[gnu::cold]] TANDEM_INLINE ModelParts stored_parts(const WeightFiles& files, Towers towers) {
@@ -36470,9 +36623,10 @@ inline constexpr const char* packed_version = "1";
 inline constexpr std::size_t packed_alignment = 64, packed_page = 4096;
 
 /// Keys of the metadata beside packed_key.
-inline constexpr const char *packed_architecture = "tandem.architecture", *packed_precision = "tandem.precision",
-                            *packed_isa = "tandem.isa", *packed_layout = "tandem.layout", *packed_towers = "tandem.towers",
-                            *packed_source = "tandem.source", *packed_header = "tandem.header";
+inline constexpr const char *packed_architecture = "tandem.architecture", *packed_constant = "tandem.constant",
+                            *packed_precision = "tandem.precision", *packed_isa = "tandem.isa", *packed_layout = "tandem.layout",
+                            *packed_towers = "tandem.towers", *packed_source = "tandem.source", *packed_finite = "tandem.finite",
+                            *packed_header = "tandem.header";
 
 TANDEM_INLINE std::string checksum_key(const std::string& tensor) {
     return "tandem.checksum " + tensor;
@@ -36503,7 +36657,7 @@ TANDEM_INLINE std::string first_difference(std::string_view expected, std::strin
         const std::string_view wanted = next(expected), there = next(found);
         if (wanted != there)
             return "expected " + (wanted.empty() ? "no more" : std::string(wanted)) + ", found " +
-                   (there.empty() ? "no more" : std::string(there));
+                   (there.empty() ? "none" : std::string(there));
     }
     return {};
 }
@@ -36517,10 +36671,10 @@ TANDEM_INLINE std::string header_checksum(const std::map<std::string, std::strin
         add(key);
         add(value);
     }
-    for (const StoredTensor& tensor : tensors) {
-        add(tensor.name);
-        add(name(tensor.type));
-        add(shape_text(tensor.shape));
+    for (const std::uint32_t i : positions_by_name(tensors, "packed file")) {
+        add(tensors[i].name);
+        add(name(tensors[i].type));
+        add(shape_text(tensors[i].shape));
     }
     return digest.text();
 }
@@ -36553,24 +36707,30 @@ TANDEM_INLINE PackedFile PackedFile::open(const std::filesystem::path& path) {
 }
 
 TANDEM_INLINE PackedFile PackedFile::view(std::span<const std::byte> bytes) {
-    if (reinterpret_cast<std::uintptr_t>(bytes.data()) % packed_alignment != 0)
-        throw Error("map_packed", "bytes at a multiple of " + std::to_string(packed_alignment), "another address");
     return PackedFile(Safetensors::parse(bytes, "map_packed"), "map_packed");
 }
 
-TANDEM_INLINE const std::string& PackedFile::checksum() const {
-    return file_.metadata().at(packed_header);
+TANDEM_INLINE std::string PackedFile::checksum() const {
+    Digest digest;
+    for (const auto& [key, value] : file_.metadata()) {
+        if (!key.starts_with(checksum_key(""))) continue;
+        digest.add(std::span<const char>(key));
+        digest.add(std::span<const char>(value));
+    }
+    return digest.text();
 }
 
 /// The metadata of a file but for checksums.
 TANDEM_INLINE std::map<std::string, std::string> packed_metadata(const PackedIdentity& identity) {
     std::map<std::string, std::string> metadata{{packed_key, packed_version},
                                                 {packed_architecture, text_of(identity.architecture)},
+                                                {packed_constant, identity.constant},
                                                 {packed_precision, identity.precision},
                                                 {packed_isa, std::string(kernels::name_of(kernels::active_isa()))},
                                                 {packed_layout, identity.layout},
                                                 {packed_towers, name_of(identity.towers)}};
     if (!identity.source.empty()) metadata.emplace(packed_source, identity.source);
+    if (identity.is_finite) metadata.emplace(packed_finite, "looked at");
     return metadata;
 }
 
@@ -36583,10 +36743,11 @@ TANDEM_INLINE std::string PackedFile::difference(const PackedIdentity& identity)
         return std::string(what) + first_difference(wanted->second, found) + advice;
     };
     for (const std::string& fault :
-         {check(packed_architecture, "another architecture: ", ""), check(packed_precision, "another precision: ", ""),
+         {check(packed_architecture, "another architecture: ", ""), check(packed_constant, "another architecture: ", ""),
+          check(packed_precision, "another precision: ", ""),
           check(packed_isa, "packed for another instruction set: ", ": pack it again here, or set TANDEM_ISA"),
           check(packed_layout, "packed in another layout: ", ": pack it again here"), check(packed_towers, "other parts: ", ""),
-          check(packed_source, "packed of other files: ", "")}) {
+          check(packed_source, "packed of other files: ", ""), check(packed_finite, "for finite weights: ", "")}) {
         if (!fault.empty()) return fault;
     }
     return {};
@@ -36602,6 +36763,8 @@ TANDEM_INLINE void PackedFile::lend(const LoadTargets& targets, const PackedIden
         const std::string wanted = text(buffer.type, padded_size(buffer.bytes));
         const std::string there = tensor == nullptr ? "no such tensor" : text(tensor->type, tensor->data.size());
         if (wanted != there) throw Error(where_, "tensor " + buffer.name + ": expected " + wanted + ", found " + there);
+        if (reinterpret_cast<std::uintptr_t>(tensor->data.data()) % packed_alignment != 0)
+            throw Error(where_, "bytes at a multiple of " + std::to_string(packed_alignment), "another address");
         found.push_back(tensor);
     }
     if (found.size() != file_.tensors().size())
@@ -36642,25 +36805,33 @@ TANDEM_INLINE void save_packed(const LoadTargets& targets, const PackedIdentity&
     });
     auto metadata = packed_metadata(identity);
     for (std::size_t i = 0; i < tensors.size(); ++i) metadata.emplace(checksum_key(tensors[i].name), checksums[i]);
-    std::vector<StoredTensor> ordered;  // as they will stand in the file
-    for (const std::size_t width : {64, 32, 16, 8}) {
-        for (StoredTensor& tensor : tensors) {
-            if (bits(tensor.type) == width) ordered.push_back(std::move(tensor));
-        }
-    }
-    metadata.emplace(packed_header, header_checksum(metadata, ordered));
-    save_safetensors(path, ordered, metadata, packed_page);
+    metadata.emplace(packed_header, header_checksum(metadata, tensors));
+    save_safetensors(path, tensors, metadata, packed_page);
 }
 
-TANDEM_INLINE PackedFile lend_or_make(const LoadTargets& targets, const PackedIdentity& identity,
-                                      const std::filesystem::path& path, bool verify, std::ostream* log,
-                                      const std::function<void()>& load) {
+/// Whether a file begins as save_packed lets it begin, whatever has become of the rest.
+TANDEM_INLINE bool was_packed(const std::filesystem::path& path) {
+    static constexpr std::string_view begin = "{\"__metadata__\":{\"tandem.";
+    const MappedFile file(path);
+    const std::span<const std::byte> bytes = file.bytes();
+    constexpr std::size_t length = sizeof(std::uint64_t);
+    return bytes.size() >= length + begin.size() &&
+           std::ranges::equal(bytes.subspan(length, begin.size()), std::as_bytes(std::span<const char>(begin)));
+}
+
+TANDEM_INLINE std::optional<PackedFile> lend_or_make(const LoadTargets& targets, const PackedIdentity& identity,
+                                                     const std::filesystem::path& path, bool verify, std::ostream* log,
+                                                     const std::function<void()>& load) {
+    const auto lend = [&] {
+        PackedFile file = PackedFile::open(path);
+        file.lend(targets, identity, verify);
+        return file;
+    };
     std::string reason = "not there yet";
     if (std::filesystem::exists(path)) {
+        if (!was_packed(path)) throw Error(path.string(), "a packed model file, or none", "a file of another kind, which is left as it is");
         try {
-            PackedFile file = PackedFile::open(path);
-            file.lend(targets, identity, verify);
-            return file;
+            return lend();
         } catch (const Error& error) {
             reason = error.what();
             if (error.where() == path.string()) reason.erase(0, error.where().size() + std::string_view(": ").size());
@@ -36668,24 +36839,17 @@ TANDEM_INLINE PackedFile lend_or_make(const LoadTargets& targets, const PackedId
     }
     if (log != nullptr) *log << "packing into " << path.string() << " (" << reason << ")\n";
     load();
-    save_packed(targets, identity, path);
-    PackedFile file = PackedFile::open(path);
-    file.lend(targets, identity, verify);
-    return file;
-}
-
-TANDEM_INLINE std::string stamp_of(const WeightFiles& files) {
-    std::string stamp;
-    for (const std::filesystem::path& path : files.paths()) {
-        (stamp += stamp.empty() ? "" : packed_separator) +=
-            path.filename().string() + " of " + std::to_string(std::filesystem::file_size(path)) + " bytes and time " +
-            std::to_string(std::chrono::file_clock::to_sys(std::filesystem::last_write_time(path)).time_since_epoch().count());
+    try {
+        save_packed(targets, identity, path);
+        return lend();
+    } catch (const Error& error) {
+        if (log != nullptr) *log << "goes on without a packed copy: " << error.what() << '\n';
+        return std::nullopt;
     }
-    return stamp;
 }
 
 template <Arithmetic T>
-PackedIdentity packed_identity(std::vector<ArchitectureField> architecture) {
+PackedIdentity packed_identity(std::vector<ArchitectureField> architecture, std::string constant) {
     const kernels::PanelLayout layout = kernels::weight_layout<T>();
     std::string panels = "panels of " + std::to_string(layout.width) + " columns, " + std::to_string(layout.group) + " elements together";
     std::string precision = "float32";
@@ -36696,15 +36860,17 @@ PackedIdentity packed_identity(std::vector<ArchitectureField> architecture) {
         precision = "int8";
         panels += ", sums of " + std::to_string(PackedWeight<int8>::block());
     }
-    return {std::move(architecture), std::move(precision), std::move(panels)};
+    // On one line, since a line's end has two spellings in JSON.
+    std::ranges::replace(constant, '\n', ' ');
+    return {std::move(architecture), std::move(constant), std::move(precision), std::move(panels)};
 }
 
 #if defined(TANDEM_COMPILED)
-template PackedIdentity packed_identity<float>(std::vector<ArchitectureField>);
-template PackedIdentity packed_identity<double>(std::vector<ArchitectureField>);
-template PackedIdentity packed_identity<amp_bf16>(std::vector<ArchitectureField>);
-template PackedIdentity packed_identity<bfloat16>(std::vector<ArchitectureField>);
-template PackedIdentity packed_identity<int8>(std::vector<ArchitectureField>);
+template PackedIdentity packed_identity<float>(std::vector<ArchitectureField>, std::string);
+template PackedIdentity packed_identity<double>(std::vector<ArchitectureField>, std::string);
+template PackedIdentity packed_identity<amp_bf16>(std::vector<ArchitectureField>, std::string);
+template PackedIdentity packed_identity<bfloat16>(std::vector<ArchitectureField>, std::string);
+template PackedIdentity packed_identity<int8>(std::vector<ArchitectureField>, std::string);
 #endif
 
 }  // namespace tandem::inline TANDEM_ABI::detail
@@ -39034,6 +39200,16 @@ namespace tandem::inline TANDEM_ABI {
     end_ = start_ + 1;
     tokens_.resize(tokens_.size() + 2);
     name_specials();
+}
+
+[[gnu::cold]] TANDEM_INLINE std::vector<Bpe::Merge> Bpe::merges() const {
+    std::vector<Merge> merges;
+    for (const detail::MergeRule& rule : merges_.rules()) merges.push_back({rule.left, rule.right});
+    const Bpe same(merges, cleaning_);
+    if (same.tokens_ != tokens_ || same.padding_ != padding_)
+        throw Error("Bpe::merges", "a vocabulary laid out as CLIP's: bytes, bytes that end a word, merges, start and end of text",
+                    "another");
+    return merges;
 }
 
 [[gnu::cold]] TANDEM_INLINE void Bpe::save(const std::filesystem::path& folder) const {

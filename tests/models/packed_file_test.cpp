@@ -2,15 +2,20 @@
 #include <catch2/catch.hpp>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <memory>
+#include <span>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include <tandem/core/memory.hpp>
 #include <tandem/files/safetensors.hpp>
 #include <tandem/models/checkpoint.hpp>
 #include <tandem/models/clip.hpp>
@@ -152,6 +157,20 @@ TEST_CASE("a packed file that is not the one expected is refused by name", "[mod
         return config;
     }();
     CHECK_THROWS_WITH((td::map_packed<wider>(path)), Contains("another architecture: expected vision.width = 48, found vision.width = 44"));
+    // What no file tells of an architecture.
+    constexpr td::ClipConfig after = [] {
+        auto config = small;
+        config.vision.norm_position = td::NormPosition::post;
+        return config;
+    }();
+    CHECK_THROWS_WITH((td::map_packed<after>(path)), Contains("another architecture: expected td::ClipConfig{") && Contains("norm_position = td::NormPosition::post"));
+    // The same tensors at other places.
+    {
+        const std::string whole = bytes_of(path);
+        const td::Safetensors file = td::Safetensors::parse(std::as_bytes(std::span(whole)), "test");
+        td::save_safetensors(folder / "moved", file.tensors(), file.metadata(), 8 + 64 * 1001);
+        CHECK_THROWS_WITH(td::map_packed<small>(folder / "moved"), Contains("expected bytes at a multiple of 64, found another address"));
+    }
     const auto refused = [&](const char* key, const char* value, const std::string& message) {
         pack();
         repack_as(path, key, value);
@@ -230,14 +249,25 @@ TEST_CASE("a packed copy of a checkpoint is made where it is not as it should be
     CHECK(opens_as(3, "(not there yet)"));
     CHECK(opens_as(3, ""));
     td::save_weights(Model{td::Seed{4}}, source);
-    CHECK(opens_as(4, "packed of other files: expected model.safetensors of "));
+    CHECK(opens_as(4, "packed of other files: expected 'model.safetensors' of "));
     CHECK(opens_as(4, ""));
     repack_as(path, "tandem.isa", "mmx");
     CHECK(opens_as(4, "packed for another instruction set: expected "));
-    write(path, "no safetensors");
-    CHECK(opens_as(4, ", found "));
+    write(path, bytes_of(path).substr(0, 5000));
+    CHECK(opens_as(4, "(expected a header of "));
+    // Another file is not written over, least of all the checkpoint itself.
+    write(folder / "notes", "no safetensors");
+    CHECK_THROWS_WITH(td::map_packed<small>(folder / "notes", {.source = source, .log = nullptr}),
+                      Contains("notes: expected a packed model file, or none, found a file of another kind, which is left as it is"));
+    CHECK(bytes_of(folder / "notes") == "no safetensors");
+    CHECK_THROWS_WITH(td::map_packed<small>(source, {.source = source, .log = nullptr}), Contains("found a file of another kind"));
+    CHECK(same_bits(td::load<small>(source), Model{td::Seed{4}}));
+    // Where nothing can be written, the model is there all the same.
+    log.str("");
+    CHECK(same_bits(*td::map_packed<small>(folder / "no folder/packed", {.source = source, .log = &log}), Model{td::Seed{4}}));
+    CHECK_THAT(log.str(), Contains("goes on without a packed copy: "));
     td::save_packed(Model{td::Seed{9}}, path);  // of no files
-    CHECK(opens_as(4, "packed of other files: expected model.safetensors of "));
+    CHECK(opens_as(4, "packed of other files: expected 'model.safetensors' of "));
     CHECK(opens_as(4, ""));
     // What is wrong with the checkpoint is said as load() says it, and the copy is not made.
     td::save_weights(td::Clip<convolutional>{td::Seed{3}}, source);
@@ -246,10 +276,24 @@ TEST_CASE("a packed copy of a checkpoint is made where it is not as it should be
     CHECK(bytes_of(path) == before);
 }
 
-// Runs in a process of its own, beside one that has the file mapped.
-TEST_CASE("a second process shares a mapped file", "[.second]") {
+TEST_CASE("a packed copy of a folder is of what load() takes", "[models]") {
+    const Folder folder;
+    td::save_weights(td::Clip<small>{td::Seed{3}}, folder / "model.safetensors");
+    folder.write("open_clip_config.json", R"({"model_cfg": {"embed_dim": 23,
+        "vision_cfg": {"image_size": 16, "patch_size": 4, "width": 44, "head_width": 11, "layers": 2},
+        "text_cfg": {"vocab_size": 41, "context_length": 9, "width": 36, "heads": 2, "layers": 1}}})");
+    // For images of another size, whose positions are resized.
+    constexpr auto larger = td::with_activation(td::with_image(small, 32), td::Gelu{});
+    const auto mapped = td::map_packed<larger>(folder / "packed", {.source = folder.path(), .log = nullptr});
+    CHECK(same_bits(*mapped, td::load<larger>(folder.path())));
+    constexpr auto wrong = td::with_activation(small, td::QuickGelu{});
+    CHECK_THROWS_WITH(td::map_packed<wrong>(folder / "packed", {.source = folder.path(), .log = nullptr}), Contains("vision.activation: expected quick_gelu, found gelu"));
+}
+
+// The next test runs it in a process of its own, beside one that has the file mapped.
+TEST_CASE("a second process shares a mapped file", "[models]") {
     const char* const path = std::getenv("TANDEM_TEST_PACKED");
-    REQUIRE(path != nullptr);
+    if (path == nullptr) return;
     const auto mapped = td::map_packed<small>(path, {.verify = true});
     CHECK(same_bits(td::Clip<small>{td::Seed{3}}, *mapped));
     CHECK(same_embeddings(td::Clip<small>{td::Seed{3}}, *mapped));
@@ -277,7 +321,7 @@ TEST_CASE("processes that map a packed file share its memory", "[models]") {
         td::save_packed(td::Clip<small>{td::Seed{3}}, path);
         const auto mapped = td::map_packed<small>(path, {.verify = true});
         const std::string self = fs::read_symlink("/proc/self/exe").string();
-        CHECK(std::system(("TANDEM_TEST_PACKED='" + path.string() + "' '" + self + "' '[.second]' > /dev/null").c_str()) == 0);
+        CHECK(std::system(("TANDEM_TEST_PACKED='" + path.string() + "' '" + self + "' 'a second process shares a mapped file' -w NoTests > /dev/null").c_str()) == 0);
         CHECK(same_bits(td::Clip<small>{td::Seed{3}}, *mapped));
     }
 }

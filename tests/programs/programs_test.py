@@ -238,12 +238,24 @@ class Programs(unittest.TestCase):
         self.assertIn("(not there yet)", said)
         write_checkpoint(other / "open_clip_model.safetensors", scale=2.5)
         plain, said = embedded("other.safetensors", "--cache", cache, model=other)
-        self.assertIn("(packed of other files: expected open_clip_model.safetensors of ", said)
+        self.assertIn("(packed of other files: expected 'open_clip_model.safetensors' of ", said)
         newest = max(cache.iterdir(), key=lambda path: path.stat().st_mtime_ns)
         newest.write_bytes(newest.read_bytes()[:-4096])
         again, said = embedded("other.safetensors", "--cache", cache, model=other)
         self.assertIn(f"packing into {newest} (", said)
         self.assertEqual(plain, again)
+        # A flipped bit of a weight is looked for where that is asked for.
+        whole = newest.read_bytes()
+        newest.write_bytes(whole[:-70000] + bytes([whole[-70000] ^ 64]) + whole[-69999:])
+        again, said = embedded("other.safetensors", "--cache", cache, "--verify-cache", model=other)
+        self.assertIn("expected the bytes that were saved, by their checksum, found others", said)
+        self.assertEqual(plain, again)
+        # Many that begin at once all make it, or find it.
+        newest.unlink()
+        runs = [subprocess.Popen([OPTIONS.program, "embed", "--weights", other, "--images", self.pictures / "0.png", "--texts", self.captions, "--out",
+                                  self.folder / f"at-once-{i}.safetensors", "--cache", cache], stderr=subprocess.DEVNULL) for i in range(4)]  # fmt: skip
+        self.assertEqual([run.wait() for run in runs], [0] * 4)
+        self.assertEqual(len({(self.folder / f"at-once-{i}.safetensors").read_bytes() for i in range(4)}), 1)
         error = self.embed("--images", self.pictures, "--out", self.folder / "x.npy", "--cache", self.pictures / "0.png", fails=True)
         self.assertIn("0.png: expected a folder for packed copies, found ", error.stderr)
         packed = self.run_program("embed", "--weights", newest, "--images", self.pictures, "--out", self.folder / "x.npy", fails=True)
@@ -607,7 +619,7 @@ class Programs(unittest.TestCase):
             known = re.findall(r"^  (--[a-z-]+) +(\S+)", listing, re.M)
             self.assertGreater(len(known), 8)
             for option, value_name in known:
-                if option in ("--tokens", "--no-norm", "--json", "--rollout"):
+                if option in ("--tokens", "--no-norm", "--json", "--rollout", "--verify-cache"):
                     continue
                 for value in values:
                     if (option, value) in sound:

@@ -90,7 +90,7 @@ constexpr DataType data_type_of() {
         return DataType::I8;
     } else {
         static_assert(std::is_same_v<T, std::uint8_t>,
-                      "A file stores float, double, bfloat16, std::int32_t, std::int64_t, std::int8_t and std::uint8_t.");
+                      "Tensors are of float, double, bfloat16, std::int32_t, std::int64_t, std::int8_t or std::uint8_t.");
         return DataType::U8;
     }
 }

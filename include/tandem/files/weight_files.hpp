@@ -29,8 +29,9 @@ public:
     WeightFiles(WeightFiles&&) noexcept = default;
     WeightFiles& operator=(WeightFiles&&) noexcept = default;
 
-    /// The files that were opened, an index of shards among them.
-    std::span<const std::filesystem::path> paths() const { return paths_; }
+    /// Names, sizes and times of the last change of the files, an index of shards among them, as they were found when they were
+    /// opened: tells whether they are others now.
+    const std::string& stamp() const { return stamp_; }
 
     /// All tensors, file by file. Their data is valid for as long as the object.
     std::span<const StoredTensor> tensors() const { return tensors_; }
@@ -94,11 +95,13 @@ private:
 
     void add(const std::filesystem::path& path);
 
+    void add_stamp(const std::filesystem::path& path);
+
     void add_shards(const std::filesystem::path& index);
 
     static constexpr std::size_t first_archive = std::size_t{1} << 32U;
 
-    std::vector<std::filesystem::path> paths_;
+    std::string stamp_;
     std::vector<Safetensors> files_;
     std::vector<TorchArchive> archives_;
     std::vector<StoredTensor> tensors_;

@@ -14,6 +14,8 @@
 #include <string_view>
 #include <vector>
 
+#include <sys/stat.h>
+
 #include <tandem/core/error.hpp>
 #include <tandem/core/file.hpp>
 #include <tandem/files/file_kind.hpp>
@@ -156,9 +158,17 @@ TANDEM_INLINE void WeightFiles::forget(const StoredTensor& tensor) const {
     return Format::safetensors;
 }
 
+TANDEM_INLINE void WeightFiles::add_stamp(const std::filesystem::path& path) {
+    struct ::stat status {};
+    if (::stat(path.c_str(), &status) != 0) return;  // opening it says why
+    // The time of the inode: a copy with another's date has its own.
+    stamp_ += (stamp_.empty() ? "" : "; ") + detail::in_quotes(path.filename().string()) + " of " + std::to_string(status.st_size) +
+              " bytes and time " + std::to_string(status.st_ctim.tv_sec) + "." + std::to_string(status.st_ctim.tv_nsec);
+}
+
 [[gnu::cold]] TANDEM_INLINE void WeightFiles::add(const std::filesystem::path& path) {
+    add_stamp(path);  // before it is mapped: what replaces it meanwhile has another
     const bool torch = format_of(path) == Format::torch;
-    paths_.push_back(path);
     std::span<const StoredTensor> found;
     if (torch) {
         archives_.push_back(TorchArchive::open(path));
@@ -186,7 +196,7 @@ TANDEM_INLINE void WeightFiles::forget(const StoredTensor& tensor) const {
 }
 
 [[gnu::cold]] TANDEM_INLINE void WeightFiles::add_shards(const std::filesystem::path& index) {
-    paths_.push_back(index);
+    add_stamp(index);
     detail::JsonLeaves leaves;
     detail::read_json(index, leaves, "the JSON index of shards");
     constexpr std::string_view map = "weight_map.";

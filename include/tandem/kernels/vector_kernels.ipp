@@ -50,7 +50,20 @@ private:
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
-        for (std::size_t g = 0; g < groups; ++g, b += columns * Dot::group, ahead += fetched_per_group) {
+        constexpr std::size_t width = columns * Dot::group;
+        std::size_t g = 0;
+        // Tall tiles of rows in place take two groups at a time: what counts and moves pointers takes turns from the multipliers.
+        if constexpr (unrolls_by_hand && 2 * rows > Dot::tile_rows) {
+            for (; a_group == Dot::group && g + 2 <= groups; g += 2, b += 2 * width, ahead += 2 * fetched_per_group) {
+                __builtin_prefetch(ahead, 0, 2);
+                const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
+                (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);
+                const auto b2 = Dot::load(b + width), b3 = Dot::load(b + width + Dot::lanes * Dot::group);
+                (multiply_add(thirds[Row / 3] + Row % 3 * a_row + Dot::group, b2, b3, left[Row], right[Row]), ...);
+                ((Row % 3 == 0 ? void(thirds[Row / 3] += 2 * Dot::group) : void()), ...);
+            }
+        }
+        for (; g < groups; ++g, b += width, ahead += fetched_per_group) {
             __builtin_prefetch(ahead, 0, 2);
             const auto b0 = Dot::load(b), b1 = Dot::load(b + Dot::lanes * Dot::group);
             (multiply_add(thirds[Row / 3] + Row % 3 * a_row, b0, b1, left[Row], right[Row]), ...);

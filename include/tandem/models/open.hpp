@@ -38,9 +38,11 @@ struct OpenOptions {
     std::string activation;
     std::string prefix{};            ///< as LoadOptions::prefix
     std::ostream* log = &std::clog;  ///< as LoadOptions::log
-    /// A folder of packed copies: what was opened once is mapped from there, shared between processes, and neither read nor
-    /// packed again. A copy is made where there is none of the files as they are now, for this precision and instruction set.
+    /// A folder of packed copies: weights of what was opened once are mapped from there, shared between processes, and neither
+    /// read nor packed again. A copy is made where there is none of the files as they are now, for this precision and instruction
+    /// set.
     std::filesystem::path cache{};
+    bool verify_cache = false;  ///< every tensor of a copy is held against its checksum; a damaged copy is made anew
 };
 
 /// The sizes of a model whose architecture is known at run time. Those of a tower that is not there are 0.
@@ -96,7 +98,7 @@ public:
     float logit_scale() const;
     /// Of models that were trained with the sigmoid loss.
     std::optional<float> logit_bias() const { return parts_.logit_scale ? model_->logit_bias() : std::nullopt; }
-    /// Of all weights, in sixteen digits; empty where they were not mapped (OpenOptions::cache).
+    /// Of all weights, as they are packed here, in sixteen digits; empty where they were not mapped (OpenOptions::cache).
     std::string checksum() const { return model_->checksum(); }
 
     /// pixels [N, 3, height, width], preprocessed, to embeddings <N, embedding>, of length 1 unless they are not to be
@@ -174,8 +176,9 @@ struct PackedCache {
     std::string name;    ///< of the architecture
     std::string prefix;  ///< OpenOptions::prefix
     std::ostream* log;
+    bool verify;  ///< OpenOptions::verify_cache
 
-    PackedFile lend(const LoadTargets& targets, PackedIdentity identity, const StoredModel& stored, const LoadOptions& options,
+    std::optional<PackedFile> lend(const LoadTargets& targets, PackedIdentity identity, const StoredModel& stored, const LoadOptions& options,
                     const std::function<void()>& load) const;
 };
 
@@ -198,7 +201,7 @@ public:
         if (cache.folder.empty())
             load();
         else
-            file_ = cache.lend(LoadTargets(model_), packed_identity<T>(whole_fields(config)), stored, options, load);
+            file_ = cache.lend(LoadTargets(model_), packed_identity<config, T>(), stored, options, load);
     }
 
     void encode_image(std::size_t count, const float* pixels, bool normalize, float* embeddings) const override {
@@ -415,7 +418,7 @@ AnyClip open(const std::filesystem::path& path, const OpenOptions& options = {})
     return AnyClip(
         std::move(sizes), parts, path.string(),
         make(stored, load, name + (has_config ? ", as the config says" : ", as the shapes of the tensors say"),
-             {options.cache, name, options.prefix, options.log}));
+             {options.cache, name, options.prefix, options.log, options.verify_cache}));
 }
 
 }  // namespace tandem::inline TANDEM_ABI

@@ -130,18 +130,20 @@ TANDEM_INLINE kernels::Activation StoredModel::gelu(const char* tower) const {
                 "neither");
 }
 
-[[gnu::cold]] TANDEM_INLINE PackedFile PackedCache::lend(const LoadTargets& targets, PackedIdentity identity,
-                                                         const StoredModel& stored, const LoadOptions& options,
-                                                         const std::function<void()>& load) const {
+[[gnu::cold]] TANDEM_INLINE std::optional<PackedFile> PackedCache::lend(const LoadTargets& targets, PackedIdentity identity,
+                                                                       const StoredModel& stored, const LoadOptions& options,
+                                                                       const std::function<void()>& load) const {
     // A constant with AnyGelu leaves open which; the weights alone would not tell.
+    std::string choice = (prefix.empty() ? "" : "those behind " + in_quotes(prefix) + "; ") + (options.tokens_only ? "tokens only; " : "");
     for (const char* const activation : {"vision.activation", "text.activation"}) {
         const std::string chosen = stored.value(activation);
-        if (FieldValues(identity.architecture)(activation).empty() && !chosen.empty())
-            identity.architecture.push_back({activation, chosen, ""});
+        if (chosen.empty() || !FieldValues(identity.architecture)(activation).empty()) continue;
+        identity.architecture.push_back({activation, chosen, ""});
+        choice += chosen + "; ";
     }
     identity.towers = options.towers;
-    const std::string choice = (prefix.empty() ? "" : "those behind " + prefix + "; ") + (options.tokens_only ? "tokens only; " : "");
-    identity.source = choice + (options.check_finite ? "found finite; " : "") + stamp_of(stored.files);
+    identity.source = choice + stored.files.stamp();
+    identity.is_finite = options.check_finite;
     Digest place;
     for (const std::string& text : {std::filesystem::absolute(stored.where).lexically_normal().string(), choice, name_of(identity.towers)})
         place.add(std::span<const char>(text));
@@ -150,7 +152,7 @@ TANDEM_INLINE kernels::Activation StoredModel::gelu(const char* tower) const {
     if (!std::filesystem::is_directory(folder)) throw Error(folder.string(), "a folder for packed copies", failed ? failed.message() : "a file");
     const std::string file = name + "-" + identity.precision + "-" + std::string(kernels::name_of(kernels::active_isa())) + "-" +
                              place.text() + ".safetensors";
-    return lend_or_make(targets, identity, folder / file, false, log, load);
+    return lend_or_make(targets, identity, folder / file, verify, log, load);
 }
 
 [[gnu::cold]] TANDEM_INLINE ModelParts stored_parts(const WeightFiles& files, Towers towers) {

@@ -11,7 +11,7 @@
 #include <ostream>
 #include <span>
 #include <string>
-#include <string_view>
+#include <utility>
 #include <vector>
 
 #include <tandem/files/safetensors.hpp>
@@ -19,6 +19,7 @@
 #include <tandem/models/architecture.hpp>
 #include <tandem/models/checkpoint.hpp>
 #include <tandem/models/clip.hpp>
+#include <tandem/models/describe.hpp>
 #include <tandem/models/unwrap.hpp>
 
 namespace tandem::inline TANDEM_ABI {
@@ -26,21 +27,25 @@ namespace tandem::inline TANDEM_ABI {
 /// How map_packed opens a file.
 struct PackedOptions {
     bool verify = false;  ///< every tensor is held against its checksum, which reads all of the file
-    /// The checkpoint that the file is a packed copy of, as load() takes it. Where the file is not there, or not of it as it
-    /// is now (the size and time of its files), or cannot be mapped here, the checkpoint is loaded and the file made anew.
+    /// The checkpoint of both towers that the file is a packed copy of, as load() takes it. Where the file is not there, or not
+    /// of it as it is now (the size and time of its files), or cannot be mapped here, the checkpoint is loaded and the file made
+    /// anew; where it cannot be written, the log says so, and the model has memory of its own.
     std::filesystem::path source{};
     std::ostream* log = &std::clog;  ///< a line where the file is made, with the reason; nullptr: none
 };
 
 namespace detail {
 
-/// What a packed file is of, and what of it depends on the machine. Two of which all is equal have the same bytes.
+/// What a packed file is of, and what of it depends on the machine. Two of which all is equal, made of files, have the same
+/// weights.
 struct PackedIdentity {
-    std::vector<ArchitectureField> architecture;
+    std::vector<ArchitectureField> architecture;  ///< what files tell of it, for errors
+    std::string constant;                         ///< all of it
     std::string precision;
     std::string layout;  ///< of panels, for that precision
     Towers towers = Towers::both;
-    std::string source{};  ///< the files it was made of; empty: a model in memory
+    std::string source{};    ///< the files it was made of; empty: a model in memory
+    bool is_finite = false;  ///< the weights were looked at
 };
 
 /// A packed file that is mapped, or in memory.
@@ -57,8 +62,8 @@ public:
     /// tensor that has changed since it was saved.
     void lend(const LoadTargets& targets, const PackedIdentity& expected, bool verify) const;
 
-    /// Of all that the header says, checksums of tensors included.
-    const std::string& checksum() const;
+    /// Of all tensors, as they were saved.
+    std::string checksum() const;
 
 private:
     PackedFile(Safetensors file, std::string where);
@@ -70,14 +75,19 @@ private:
 void save_packed(const LoadTargets& targets, const PackedIdentity& identity, const std::filesystem::path& path);
 
 /// lend() from the file at `path`, which is made anew where it is not the one expected: of what load() sets the parameters to.
-PackedFile lend_or_make(const LoadTargets& targets, const PackedIdentity& identity, const std::filesystem::path& path,
-                        bool verify, std::ostream* log, const std::function<void()>& load);
+/// Without a file, where none could be written. Throws Error, and leaves it, if something else stands there.
+std::optional<PackedFile> lend_or_make(const LoadTargets& targets, const PackedIdentity& identity,
+                                       const std::filesystem::path& path, bool verify, std::ostream* log,
+                                       const std::function<void()>& load);
 
-/// What tells the files of a checkpoint from what they were before.
-std::string stamp_of(const WeightFiles& files);
-
+/// With the layout of T.
 template <Arithmetic T>
-PackedIdentity packed_identity(std::vector<ArchitectureField> architecture);
+PackedIdentity packed_identity(std::vector<ArchitectureField> architecture, std::string constant);
+
+template <auto config, Arithmetic T>
+PackedIdentity packed_identity() {
+    return packed_identity<T>(whole_fields(config), constant_text(config));
+}
 
 /// Of all that the header of a packed file says but for this checksum itself.
 std::string header_checksum(const std::map<std::string, std::string>& metadata, std::span<const StoredTensor> tensors);
@@ -106,7 +116,7 @@ template <auto config, Arithmetic T>
 void save_packed(const Clip<config, T>& model, const std::filesystem::path& path) {
     // Only read: a list of targets is of what can be written.
     const detail::LoadTargets targets(const_cast<Clip<config, T>&>(model));
-    detail::save_packed(targets, detail::packed_identity<T>(detail::whole_fields(config)), path);
+    detail::save_packed(targets, detail::packed_identity<config, T>(), path);
 }
 
 /// The model of a packed file, which is mapped: nothing is read before it is used, nothing is copied, and processes that map the
@@ -118,14 +128,14 @@ template <auto config, Arithmetic T = float>
 std::shared_ptr<const Clip<config, T>> map_packed(const std::filesystem::path& path, const PackedOptions& options = {}) {
     auto mapped = std::make_shared<detail::Mapped<Clip<config, T>>>();
     const detail::LoadTargets targets(mapped->model);
-    detail::PackedIdentity identity = detail::packed_identity<T>(detail::whole_fields(config));
+    detail::PackedIdentity identity = detail::packed_identity<config, T>();
     if (options.source.empty()) {
         mapped->file = detail::PackedFile::open(path);
         mapped->file->lend(targets, identity, options.verify);
     } else {
-        identity.source = detail::stamp_of(WeightFiles::open(options.source));
+        identity.source = WeightFiles::open(options.source).stamp();
         if (std::filesystem::is_directory(options.source))
-            detail::require_agreement(options.source, identity.architecture, Towers::both);
+            detail::require_agreement(options.source, detail::architecture_fields(config), Towers::both);
         mapped->file = detail::lend_or_make(targets, identity, path, options.verify, options.log, [&] {
             load_weights(mapped->model, options.source, {.log = options.log});
         });
@@ -139,7 +149,7 @@ template <auto config, Arithmetic T = float>
 std::shared_ptr<const Clip<config, T>> map_packed(std::span<const std::byte> bytes, bool verify = false) {
     auto mapped = std::make_shared<detail::Mapped<Clip<config, T>>>();
     mapped->file = detail::PackedFile::view(bytes);
-    mapped->file->lend(detail::LoadTargets(mapped->model), detail::packed_identity<T>(detail::whole_fields(config)), verify);
+    mapped->file->lend(detail::LoadTargets(mapped->model), detail::packed_identity<config, T>(), verify);
     return detail::Mapped<Clip<config, T>>::shared(std::move(mapped));
 }
 

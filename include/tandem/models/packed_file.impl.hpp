@@ -2,7 +2,7 @@
 #pragma once
 
 #include <algorithm>
-#include <chrono>
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -32,9 +32,10 @@ inline constexpr const char* packed_version = "1";
 inline constexpr std::size_t packed_alignment = 64, packed_page = 4096;
 
 /// Keys of the metadata beside packed_key.
-inline constexpr const char *packed_architecture = "tandem.architecture", *packed_precision = "tandem.precision",
-                            *packed_isa = "tandem.isa", *packed_layout = "tandem.layout", *packed_towers = "tandem.towers",
-                            *packed_source = "tandem.source", *packed_header = "tandem.header";
+inline constexpr const char *packed_architecture = "tandem.architecture", *packed_constant = "tandem.constant",
+                            *packed_precision = "tandem.precision", *packed_isa = "tandem.isa", *packed_layout = "tandem.layout",
+                            *packed_towers = "tandem.towers", *packed_source = "tandem.source", *packed_finite = "tandem.finite",
+                            *packed_header = "tandem.header";
 
 TANDEM_INLINE std::string checksum_key(const std::string& tensor) {
     return "tandem.checksum " + tensor;
@@ -65,7 +66,7 @@ TANDEM_INLINE std::string first_difference(std::string_view expected, std::strin
         const std::string_view wanted = next(expected), there = next(found);
         if (wanted != there)
             return "expected " + (wanted.empty() ? "no more" : std::string(wanted)) + ", found " +
-                   (there.empty() ? "no more" : std::string(there));
+                   (there.empty() ? "none" : std::string(there));
     }
     return {};
 }
@@ -79,10 +80,10 @@ TANDEM_INLINE std::string header_checksum(const std::map<std::string, std::strin
         add(key);
         add(value);
     }
-    for (const StoredTensor& tensor : tensors) {
-        add(tensor.name);
-        add(name(tensor.type));
-        add(shape_text(tensor.shape));
+    for (const std::uint32_t i : positions_by_name(tensors, "packed file")) {
+        add(tensors[i].name);
+        add(name(tensors[i].type));
+        add(shape_text(tensors[i].shape));
     }
     return digest.text();
 }
@@ -115,24 +116,30 @@ TANDEM_INLINE PackedFile PackedFile::open(const std::filesystem::path& path) {
 }
 
 TANDEM_INLINE PackedFile PackedFile::view(std::span<const std::byte> bytes) {
-    if (reinterpret_cast<std::uintptr_t>(bytes.data()) % packed_alignment != 0)
-        throw Error("map_packed", "bytes at a multiple of " + std::to_string(packed_alignment), "another address");
     return PackedFile(Safetensors::parse(bytes, "map_packed"), "map_packed");
 }
 
-TANDEM_INLINE const std::string& PackedFile::checksum() const {
-    return file_.metadata().at(packed_header);
+TANDEM_INLINE std::string PackedFile::checksum() const {
+    Digest digest;
+    for (const auto& [key, value] : file_.metadata()) {
+        if (!key.starts_with(checksum_key(""))) continue;
+        digest.add(std::span<const char>(key));
+        digest.add(std::span<const char>(value));
+    }
+    return digest.text();
 }
 
 /// The metadata of a file but for checksums.
 TANDEM_INLINE std::map<std::string, std::string> packed_metadata(const PackedIdentity& identity) {
     std::map<std::string, std::string> metadata{{packed_key, packed_version},
                                                 {packed_architecture, text_of(identity.architecture)},
+                                                {packed_constant, identity.constant},
                                                 {packed_precision, identity.precision},
                                                 {packed_isa, std::string(kernels::name_of(kernels::active_isa()))},
                                                 {packed_layout, identity.layout},
                                                 {packed_towers, name_of(identity.towers)}};
     if (!identity.source.empty()) metadata.emplace(packed_source, identity.source);
+    if (identity.is_finite) metadata.emplace(packed_finite, "looked at");
     return metadata;
 }
 
@@ -145,10 +152,11 @@ TANDEM_INLINE std::string PackedFile::difference(const PackedIdentity& identity)
         return std::string(what) + first_difference(wanted->second, found) + advice;
     };
     for (const std::string& fault :
-         {check(packed_architecture, "another architecture: ", ""), check(packed_precision, "another precision: ", ""),
+         {check(packed_architecture, "another architecture: ", ""), check(packed_constant, "another architecture: ", ""),
+          check(packed_precision, "another precision: ", ""),
           check(packed_isa, "packed for another instruction set: ", ": pack it again here, or set TANDEM_ISA"),
           check(packed_layout, "packed in another layout: ", ": pack it again here"), check(packed_towers, "other parts: ", ""),
-          check(packed_source, "packed of other files: ", "")}) {
+          check(packed_source, "packed of other files: ", ""), check(packed_finite, "for finite weights: ", "")}) {
         if (!fault.empty()) return fault;
     }
     return {};
@@ -164,6 +172,8 @@ TANDEM_INLINE void PackedFile::lend(const LoadTargets& targets, const PackedIden
         const std::string wanted = text(buffer.type, padded_size(buffer.bytes));
         const std::string there = tensor == nullptr ? "no such tensor" : text(tensor->type, tensor->data.size());
         if (wanted != there) throw Error(where_, "tensor " + buffer.name + ": expected " + wanted + ", found " + there);
+        if (reinterpret_cast<std::uintptr_t>(tensor->data.data()) % packed_alignment != 0)
+            throw Error(where_, "bytes at a multiple of " + std::to_string(packed_alignment), "another address");
         found.push_back(tensor);
     }
     if (found.size() != file_.tensors().size())
@@ -204,25 +214,33 @@ TANDEM_INLINE void save_packed(const LoadTargets& targets, const PackedIdentity&
     });
     auto metadata = packed_metadata(identity);
     for (std::size_t i = 0; i < tensors.size(); ++i) metadata.emplace(checksum_key(tensors[i].name), checksums[i]);
-    std::vector<StoredTensor> ordered;  // as they will stand in the file
-    for (const std::size_t width : {64, 32, 16, 8}) {
-        for (StoredTensor& tensor : tensors) {
-            if (bits(tensor.type) == width) ordered.push_back(std::move(tensor));
-        }
-    }
-    metadata.emplace(packed_header, header_checksum(metadata, ordered));
-    save_safetensors(path, ordered, metadata, packed_page);
+    metadata.emplace(packed_header, header_checksum(metadata, tensors));
+    save_safetensors(path, tensors, metadata, packed_page);
 }
 
-TANDEM_INLINE PackedFile lend_or_make(const LoadTargets& targets, const PackedIdentity& identity,
-                                      const std::filesystem::path& path, bool verify, std::ostream* log,
-                                      const std::function<void()>& load) {
+/// Whether a file begins as save_packed lets it begin, whatever has become of the rest.
+TANDEM_INLINE bool was_packed(const std::filesystem::path& path) {
+    static constexpr std::string_view begin = "{\"__metadata__\":{\"tandem.";
+    const MappedFile file(path);
+    const std::span<const std::byte> bytes = file.bytes();
+    constexpr std::size_t length = sizeof(std::uint64_t);
+    return bytes.size() >= length + begin.size() &&
+           std::ranges::equal(bytes.subspan(length, begin.size()), std::as_bytes(std::span<const char>(begin)));
+}
+
+TANDEM_INLINE std::optional<PackedFile> lend_or_make(const LoadTargets& targets, const PackedIdentity& identity,
+                                                     const std::filesystem::path& path, bool verify, std::ostream* log,
+                                                     const std::function<void()>& load) {
+    const auto lend = [&] {
+        PackedFile file = PackedFile::open(path);
+        file.lend(targets, identity, verify);
+        return file;
+    };
     std::string reason = "not there yet";
     if (std::filesystem::exists(path)) {
+        if (!was_packed(path)) throw Error(path.string(), "a packed model file, or none", "a file of another kind, which is left as it is");
         try {
-            PackedFile file = PackedFile::open(path);
-            file.lend(targets, identity, verify);
-            return file;
+            return lend();
         } catch (const Error& error) {
             reason = error.what();
             if (error.where() == path.string()) reason.erase(0, error.where().size() + std::string_view(": ").size());
@@ -230,24 +248,17 @@ TANDEM_INLINE PackedFile lend_or_make(const LoadTargets& targets, const PackedId
     }
     if (log != nullptr) *log << "packing into " << path.string() << " (" << reason << ")\n";
     load();
-    save_packed(targets, identity, path);
-    PackedFile file = PackedFile::open(path);
-    file.lend(targets, identity, verify);
-    return file;
-}
-
-TANDEM_INLINE std::string stamp_of(const WeightFiles& files) {
-    std::string stamp;
-    for (const std::filesystem::path& path : files.paths()) {
-        (stamp += stamp.empty() ? "" : packed_separator) +=
-            path.filename().string() + " of " + std::to_string(std::filesystem::file_size(path)) + " bytes and time " +
-            std::to_string(std::chrono::file_clock::to_sys(std::filesystem::last_write_time(path)).time_since_epoch().count());
+    try {
+        save_packed(targets, identity, path);
+        return lend();
+    } catch (const Error& error) {
+        if (log != nullptr) *log << "goes on without a packed copy: " << error.what() << '\n';
+        return std::nullopt;
     }
-    return stamp;
 }
 
 template <Arithmetic T>
-PackedIdentity packed_identity(std::vector<ArchitectureField> architecture) {
+PackedIdentity packed_identity(std::vector<ArchitectureField> architecture, std::string constant) {
     const kernels::PanelLayout layout = kernels::weight_layout<T>();
     std::string panels = "panels of " + std::to_string(layout.width) + " columns, " + std::to_string(layout.group) + " elements together";
     std::string precision = "float32";
@@ -258,15 +269,17 @@ PackedIdentity packed_identity(std::vector<ArchitectureField> architecture) {
         precision = "int8";
         panels += ", sums of " + std::to_string(PackedWeight<int8>::block());
     }
-    return {std::move(architecture), std::move(precision), std::move(panels)};
+    // On one line, since a line's end has two spellings in JSON.
+    std::ranges::replace(constant, '\n', ' ');
+    return {std::move(architecture), std::move(constant), std::move(precision), std::move(panels)};
 }
 
 #if defined(TANDEM_COMPILED)
-template PackedIdentity packed_identity<float>(std::vector<ArchitectureField>);
-template PackedIdentity packed_identity<double>(std::vector<ArchitectureField>);
-template PackedIdentity packed_identity<amp_bf16>(std::vector<ArchitectureField>);
-template PackedIdentity packed_identity<bfloat16>(std::vector<ArchitectureField>);
-template PackedIdentity packed_identity<int8>(std::vector<ArchitectureField>);
+template PackedIdentity packed_identity<float>(std::vector<ArchitectureField>, std::string);
+template PackedIdentity packed_identity<double>(std::vector<ArchitectureField>, std::string);
+template PackedIdentity packed_identity<amp_bf16>(std::vector<ArchitectureField>, std::string);
+template PackedIdentity packed_identity<bfloat16>(std::vector<ArchitectureField>, std::string);
+template PackedIdentity packed_identity<int8>(std::vector<ArchitectureField>, std::string);
 #endif
 
 }  // namespace tandem::inline TANDEM_ABI::detail

@@ -60,6 +60,9 @@ public:
     /// Throws Error where a merge uses a token that does not exist yet or makes one twice.
     Bpe(std::span<const Merge> merges, Cleaning cleaning);
 
+    /// The merges that make the vocabulary, for the constructor. Throws Error if it is laid out in another way.
+    std::vector<Merge> merges() const;
+
     /// Writes vocab.json and merges.txt into `folder`, which is made if need be. transformers' CLIPTokenizer opens them
     /// (and cleans in its own way); load() gives back this tokenizer, cleaning included.
     void save(const std::filesystem::path& folder) const;

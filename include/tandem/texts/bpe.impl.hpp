@@ -152,6 +152,16 @@ namespace tandem::inline TANDEM_ABI {
     name_specials();
 }
 
+[[gnu::cold]] TANDEM_INLINE std::vector<Bpe::Merge> Bpe::merges() const {
+    std::vector<Merge> merges;
+    for (const detail::MergeRule& rule : merges_.rules()) merges.push_back({rule.left, rule.right});
+    const Bpe same(merges, cleaning_);
+    if (same.tokens_ != tokens_ || same.padding_ != padding_)
+        throw Error("Bpe::merges", "a vocabulary laid out as CLIP's: bytes, bytes that end a word, merges, start and end of text",
+                    "another");
+    return merges;
+}
+
 [[gnu::cold]] TANDEM_INLINE void Bpe::save(const std::filesystem::path& folder) const {
     std::error_code failed;
     std::filesystem::create_directories(folder, failed);
