@@ -25217,6 +25217,8 @@ private:
     /// Steps of 16 groups whose panel, 2 KiB a step, stays in the L1 cache while the rows pass by. Sums wait in memory
     /// from one such block to the next, unrounded.
     static constexpr std::size_t block_steps = 12;
+    /// Rows that are finished at once, at least. A step of bytes has few of them; each call costs as much as a row's work.
+    static constexpr std::size_t finished_together = Dot::group == 2 ? 1 : 8;
     static constexpr std::size_t row_of_sums = columns * sizeof(Sum), step_of_panel = tile_height * columns * 4;
 
     struct Product {
@@ -25272,7 +25274,9 @@ private:
                     tiles.template multiply<Dot, 2, 5, 6>();
                     tiles.template multiply<Dot, 3, 5, 7>();
                 }
-                if (is_last) meanwhile.run(meanwhile.state, row - together + together * (step + 1 - begin) / (end - begin));
+                if (!is_last) continue;
+                const std::size_t due = together * (step + 1 - begin) / (end - begin) / finished_together * finished_together;
+                if (due > 0) meanwhile.run(meanwhile.state, row - together + due);
             }
             tiles.template store<0>(upper, row_of_sums);
             tiles.template store<1>(upper + tile_bytes, row_of_sums);
