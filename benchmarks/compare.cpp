@@ -95,11 +95,9 @@ class Worker {
     using Ids = td::Tensor<td::Id, typename Model::Text::Input::shape>;
 
 public:
-    Worker(std::filesystem::path folder, td::Towers towers) : folder_(std::move(folder)) {
-        td::load_weights(model_, folder_ / "model.safetensors", {.towers = towers});
+    explicit Worker(std::filesystem::path folder) : folder_(std::move(folder)) {
+        td::load_weights(model_, folder_ / "model.safetensors");
     }
-
-    void first() const { embed_first(model_, folder_); }
 
     void serve(std::size_t threads) {
         all_images_ = read<float>(folder_ / "images.f32", checked * image_size);
@@ -196,9 +194,13 @@ void run(const std::filesystem::path& folder, std::size_t threads, const std::st
         const td::PackedOptions options{.source = folder / "model.safetensors", .log = nullptr};
         return embed_first(*td::map_packed<config, T>(folder / ("packed_" + precision + ".safetensors"), options), folder);
     }
-    // The peers' files for this row hold the image tower alone.
-    Worker<T> worker(folder, what == "first" ? td::Towers::image : td::Towers::both);
-    what == "first" ? worker.first() : worker.serve(threads);
+    if (what == "first") {
+        // The peers' files for this row hold the image tower alone.
+        td::Clip<config, T> model;
+        td::load_weights(model, folder / "model.safetensors", {.towers = td::Towers::image});
+        return embed_first(model, folder);
+    }
+    Worker<T>(folder).serve(threads);
 }
 
 }  // namespace

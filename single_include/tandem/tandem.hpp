@@ -14803,10 +14803,6 @@ public:
     static PackedFile open(const std::filesystem::path& path);
     static PackedFile view(std::span<const std::byte> bytes);
 
-    /// Why the file is not the one expected, in one sentence with both values; empty if it is. A `source` is compared where one is
-    /// expected.
-    std::string difference(const PackedIdentity& expected) const;
-
     /// Gives the parameters their places in the file. Throws Error if it is not the one expected, and, where `verify`, for a
     /// tensor that has changed since it was saved.
     void lend(const LoadTargets& targets, const PackedIdentity& expected, bool verify) const;
@@ -14816,6 +14812,10 @@ public:
 
 private:
     PackedFile(Safetensors file, std::string where);
+
+    /// Why the file is not the one expected, in one sentence with both values; empty if it is. A `source` is compared where one is
+    /// expected.
+    std::string difference(const PackedIdentity& expected) const;
 
     Safetensors file_;
     std::string where_;
@@ -14882,11 +14882,12 @@ std::shared_ptr<const Clip<config, T>> map_packed(const std::filesystem::path& p
         mapped->file = detail::PackedFile::open(path);
         mapped->file->lend(targets, identity, options.verify);
     } else {
-        identity.source = WeightFiles::open(options.source).stamp();
+        WeightFiles files = WeightFiles::open(options.source);
+        identity.source = files.stamp();
         if (std::filesystem::is_directory(options.source))
             detail::require_agreement(options.source, detail::architecture_fields(config), Towers::both);
         mapped->file = detail::lend_or_make(targets, identity, path, options.verify, options.log, [&] {
-            load_weights(mapped->model, options.source, {.log = options.log});
+            load_weights(mapped->model, std::move(files), options.source.string(), {.log = options.log});
         });
     }
     return detail::Mapped<Clip<config, T>>::shared(std::move(mapped));
@@ -36763,10 +36764,11 @@ TANDEM_INLINE void PackedFile::lend(const LoadTargets& targets, const PackedIden
     std::vector<const StoredTensor*> found;
     for (const KeptBuffer& buffer : buffers) {
         const StoredTensor* const tensor = file_.find(buffer.name);
-        const auto text = [](DataType type, std::size_t bytes) { return std::to_string(bytes) + " bytes of " + std::string(name(type)); };
-        const std::string wanted = text(buffer.type, padded_size(buffer.bytes));
-        const std::string there = tensor == nullptr ? "no such tensor" : text(tensor->type, tensor->data.size());
-        if (wanted != there) throw Error(where_, "tensor " + buffer.name + ": expected " + wanted + ", found " + there);
+        if (tensor == nullptr || tensor->type != buffer.type || tensor->data.size() != padded_size(buffer.bytes)) {
+            const auto text = [](DataType type, std::size_t bytes) { return std::to_string(bytes) + " bytes of " + std::string(name(type)); };
+            throw Error(where_, "tensor " + buffer.name + ": expected " + text(buffer.type, padded_size(buffer.bytes)) + ", found " +
+                                    (tensor == nullptr ? "no such tensor" : text(tensor->type, tensor->data.size())));
+        }
         if (reinterpret_cast<std::uintptr_t>(tensor->data.data()) % packed_alignment != 0)
             throw Error(where_, "bytes at a multiple of " + std::to_string(packed_alignment), "another address");
         found.push_back(tensor);

@@ -54,10 +54,6 @@ public:
     static PackedFile open(const std::filesystem::path& path);
     static PackedFile view(std::span<const std::byte> bytes);
 
-    /// Why the file is not the one expected, in one sentence with both values; empty if it is. A `source` is compared where one is
-    /// expected.
-    std::string difference(const PackedIdentity& expected) const;
-
     /// Gives the parameters their places in the file. Throws Error if it is not the one expected, and, where `verify`, for a
     /// tensor that has changed since it was saved.
     void lend(const LoadTargets& targets, const PackedIdentity& expected, bool verify) const;
@@ -67,6 +63,10 @@ public:
 
 private:
     PackedFile(Safetensors file, std::string where);
+
+    /// Why the file is not the one expected, in one sentence with both values; empty if it is. A `source` is compared where one is
+    /// expected.
+    std::string difference(const PackedIdentity& expected) const;
 
     Safetensors file_;
     std::string where_;
@@ -133,11 +133,12 @@ std::shared_ptr<const Clip<config, T>> map_packed(const std::filesystem::path& p
         mapped->file = detail::PackedFile::open(path);
         mapped->file->lend(targets, identity, options.verify);
     } else {
-        identity.source = WeightFiles::open(options.source).stamp();
+        WeightFiles files = WeightFiles::open(options.source);
+        identity.source = files.stamp();
         if (std::filesystem::is_directory(options.source))
             detail::require_agreement(options.source, detail::architecture_fields(config), Towers::both);
         mapped->file = detail::lend_or_make(targets, identity, path, options.verify, options.log, [&] {
-            load_weights(mapped->model, options.source, {.log = options.log});
+            load_weights(mapped->model, std::move(files), options.source.string(), {.log = options.log});
         });
     }
     return detail::Mapped<Clip<config, T>>::shared(std::move(mapped));

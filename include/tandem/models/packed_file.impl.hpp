@@ -168,10 +168,11 @@ TANDEM_INLINE void PackedFile::lend(const LoadTargets& targets, const PackedIden
     std::vector<const StoredTensor*> found;
     for (const KeptBuffer& buffer : buffers) {
         const StoredTensor* const tensor = file_.find(buffer.name);
-        const auto text = [](DataType type, std::size_t bytes) { return std::to_string(bytes) + " bytes of " + std::string(name(type)); };
-        const std::string wanted = text(buffer.type, padded_size(buffer.bytes));
-        const std::string there = tensor == nullptr ? "no such tensor" : text(tensor->type, tensor->data.size());
-        if (wanted != there) throw Error(where_, "tensor " + buffer.name + ": expected " + wanted + ", found " + there);
+        if (tensor == nullptr || tensor->type != buffer.type || tensor->data.size() != padded_size(buffer.bytes)) {
+            const auto text = [](DataType type, std::size_t bytes) { return std::to_string(bytes) + " bytes of " + std::string(name(type)); };
+            throw Error(where_, "tensor " + buffer.name + ": expected " + text(buffer.type, padded_size(buffer.bytes)) + ", found " +
+                                    (tensor == nullptr ? "no such tensor" : text(tensor->type, tensor->data.size())));
+        }
         if (reinterpret_cast<std::uintptr_t>(tensor->data.data()) % packed_alignment != 0)
             throw Error(where_, "bytes at a multiple of " + std::to_string(packed_alignment), "another address");
         found.push_back(tensor);
