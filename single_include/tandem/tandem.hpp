@@ -3716,6 +3716,13 @@ inline constexpr std::size_t line = 64;
 /// Columns of the widest panel, and elements of the largest register tile and of the largest of all: AMX's.
 inline constexpr std::size_t widest_panel = 64, largest_register_tile = 14 * widest_panel, largest_tile = 256 * 32;
 
+/// Brings what is about to be written into the L1 cache.
+template <class T>
+void fetch_to_write(const T* to, std::size_t count) {
+    for (std::size_t i = 0; i < count; i += line / sizeof(T)) __builtin_prefetch(to + i, 1);
+    asm volatile("");  // g++ leaves out calls of functions that do nothing but fetch
+}
+
 /// The least multiple of `multiple` that is not below `value`.
 constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
     return (value + multiple - 1) / multiple * multiple;
@@ -3922,18 +3929,25 @@ inline void observe_product(std::size_t m, std::size_t n, std::size_t k) {
 
 namespace detail {
 
-/// The rows of a tile on their way into the result, while those below are made.
+/// The rows of a tile on their way into the result, while those below are made. What a row is written to is fetched a pass of
+/// products before, for stores that miss the caches hold up the loads of products; not that of the first rows, which would all
+/// be fetched at once.
 template <class Sum, class FinishTile>
 struct Finishing {
+    static constexpr std::size_t ahead = 32;
+
     const FinishTile& finish;
     const Sum* sums;
-    std::size_t tile_columns, row, column, columns, depth_begin;
+    std::size_t tile_columns, row, height, column, columns, depth_begin;
     bool is_last;
     std::size_t done = 0;
 
     static void run(void* state, std::size_t rows) {
         auto& self = *static_cast<Finishing*>(state);
         if (rows <= self.done) return;
+        for (std::size_t i = self.done + ahead; i < std::min(rows + ahead, self.height); ++i) {
+            self.finish.fetch(self.row + i, self.column, self.columns);
+        }
         self.finish(self.sums + self.done * self.tile_columns, self.row + self.done, rows - self.done, self.column, self.columns,
                     self.depth_begin, self.is_last);
         self.done = rows;
@@ -3949,8 +3963,9 @@ struct NoEpilogue {
 
 /// target[m, n] (+)= a[m, k] · panels, on all cores, where `panels` hold the right operand in the tile's layout. Each
 /// tile of sums goes through finish(sums, row, rows, column, columns, depth_begin, is_last), once for every block of
-/// the depth; afterwards epilogue(first_row, last_row, first_column, last_column) is called once for every block of the
-/// result, while it is in the cache of the thread that made it.
+/// the depth, and some of its rows through finish.fetch(row, column, columns) before; afterwards
+/// epilogue(first_row, last_row, first_column, last_column) is called once for every block of the result, while it is
+/// in the cache of the thread that made it.
 template <class A, class T, class B, class Sum, class FinishTile, class Epilogue = NoEpilogue>
 void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size_t n, std::size_t k,
                      const Operand<A>& a, const B* panels, const FinishTile& finish, const Epilogue& epilogue = {}) {
@@ -4027,7 +4042,7 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                                 finish(sums.data(), row + first, height, column, columns, depth_begin, is_last);
                                 continue;
                             }
-                            detail::Finishing<Sum, FinishTile> finishing{finish, sums.data(), tile.columns, row + first,
+                            detail::Finishing<Sum, FinishTile> finishing{finish, sums.data(), tile.columns, row + first, height,
                                                                          column, columns,     depth_begin,  is_last};
                             tile.multiply_while(height, depth / tile.group, left.tile(first, depth), left.row, right, sums.data(),
                                                 next + t * share, next == right ? 0 : share * sizeof(B), {finishing.run, &finishing});
@@ -4065,11 +4080,15 @@ struct FinishInto {
     bool accumulate;
     Finish<T> finish;
 
+    T* at(std::size_t row, std::size_t column) const {
+        return target.data + row * target.row_stride + column / tile_columns * target.panel_stride;
+    }
+
+    void fetch(std::size_t row, std::size_t column, std::size_t columns) const { fetch_to_write(at(row, column), columns); }
+
     void operator()(const T* sums, std::size_t row, std::size_t rows, std::size_t column, std::size_t columns,
                     std::size_t depth_begin, bool is_last) const {
-        set.finish_tile(sums, tile_columns, rows, columns,
-                        target.data + row * target.row_stride + column / tile_columns * target.panel_stride,
-                        target.row_stride, accumulate || depth_begin > 0,
+        set.finish_tile(sums, tile_columns, rows, columns, at(row, column), target.row_stride, accumulate || depth_begin > 0,
                         is_last ? finish.at(row, column) : Finish<T>{});
     }
 };
@@ -6891,12 +6910,16 @@ constexpr std::size_t row_length(std::size_t width) {
     return width * sizeof(T) % 4096 == 0 ? width + line / sizeof(T) : width;
 }
 
-/// How long to make rows of `width` bfloat16 that layers hand to one another: an odd number of the caches' lines, so that the
-/// rows of a tile spread over the whole L1 cache.
-constexpr std::size_t narrow_length(std::size_t width) {
-    constexpr std::size_t elements = line / sizeof(bfloat16);
+/// How long to make rows of `width` elements that products read in tiles: an odd number of the caches' lines, so that the rows of
+/// a tile spread over the whole L1 cache.
+template <class T>
+constexpr std::size_t spread_length(std::size_t width) {
+    constexpr std::size_t elements = line / sizeof(T);
     return ((width + elements - 1) / elements | 1) * elements;
 }
+
+/// spread_length of the rows of bfloat16 that layers hand to one another.
+constexpr std::size_t narrow_length(std::size_t width) { return spread_length<bfloat16>(width); }
 
 /// The layout that weights of type T are kept in.
 template <Arithmetic T>
@@ -33674,13 +33697,13 @@ namespace detail {
 template <class To, class From, class Convert>
 Operand<To> with_padded_rows(std::size_t m, std::size_t in, std::size_t group, const StridedRows<const From>& x,
                              const Convert& convert) {
-    const std::size_t stride = round_up(in, group);
+    const std::size_t filled = round_up(in, group), stride = spread_length<To>(in);
     Buffer<To>& rows = gemm_scratch<To>().rows;
     rows.resize(m * stride);
     parallel_for(m, std::max<std::size_t>(1, 16384 / in), [&](std::size_t begin, std::size_t end) {
         for (std::size_t i = begin; i < end; ++i) {
             convert(i, x.row(i), rows.data() + i * stride);
-            std::fill_n(rows.data() + i * stride + in, stride - in, To{});
+            std::fill_n(rows.data() + i * stride + in, filled - in, To{});
         }
     });
     return row_major(std::as_const(rows).data(), stride);
@@ -33709,9 +33732,39 @@ struct FinishNarrow {
     StridedRows<bfloat16> y;
     Finish<float> finish;
 
+    void fetch(std::size_t row, std::size_t column, std::size_t columns) const { fetch_to_write(y.row(row) + column, columns); }
+
     void operator()(const float* sums, std::size_t row, std::size_t rows, std::size_t column, std::size_t columns,
                     std::size_t, bool) const {
         set.finish(sums, tile_columns, rows, columns, y.row(row) + column, y.stride, finish.at(row, column));
+    }
+};
+
+/// FinishInto for sums of bytes, into rows of float or, of a product that is one block deep, bfloat16.
+template <class Y>
+struct FinishBytes {
+    const ReducedKernels& set;
+    const ByteWeight& weight;
+    const float* scales;
+    const std::int32_t* zeros;
+    StridedRows<Y> y;
+    Finish<float> finish;
+
+    void fetch(std::size_t row, std::size_t column, std::size_t columns) const { fetch_to_write(y.row(row) + column, columns); }
+
+    void operator()(const std::int32_t* sums, std::size_t row, std::size_t rows, std::size_t column, std::size_t columns,
+                    std::size_t depth_begin, bool is_last) const {
+        const TileKernel<std::uint8_t, std::int8_t, std::int32_t>& tile = set.bytes;
+        const std::size_t block = depth_begin / (tile.depth * tile.group);
+        const ByteProduct product{sums, scales + row, zeros + row, weight.scales + column,
+                                  weight.sums + block * weight.sums_stride + column};
+        if constexpr (std::same_as<Y, float>) {
+            set.finish_bytes(product, tile.columns, rows, columns, y.row(row) + column, y.stride, depth_begin > 0,
+                             is_last ? finish.at(row, column) : Finish<float>{});
+        } else {
+            set.narrow_rows.finish_bytes(product, tile.columns, rows, columns, y.row(row) + column, y.stride,
+                                         finish.at(row, column));
+        }
     }
 };
 
@@ -33737,7 +33790,7 @@ inline Operand<bfloat16> in_pairs(std::size_t m, std::size_t in, const StridedRo
 inline Operand<bfloat16> narrow_transposed(std::size_t m, std::size_t in, const StridedRows<const float>& x) {
     constexpr std::size_t side = 64;
     const ReducedKernels& reduced = active_reduced();
-    const std::size_t stride = round_up(m, reduced.pairs.group);
+    const std::size_t filled = round_up(m, reduced.pairs.group), stride = spread_length<bfloat16>(m);
     Buffer<bfloat16>& rows = gemm_scratch<bfloat16>().rows;
     rows.resize(in * stride);
     parallel_for((in + side - 1) / side, 1, [&](std::size_t begin, std::size_t end) {
@@ -33752,7 +33805,7 @@ inline Operand<bfloat16> narrow_transposed(std::size_t m, std::size_t in, const 
                 }
             }
             for (std::size_t j = column; j < column + columns; ++j) {
-                std::fill_n(rows.data() + j * stride + m, stride - m, bfloat16{0});
+                std::fill_n(rows.data() + j * stride + m, filled - m, bfloat16{0});
             }
         }
     });
@@ -33849,19 +33902,7 @@ void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const StridedRo
             }
         });
     multiply_panels(tile, m, out, in, bytes, weight.panels,
-                    [&](const std::int32_t* sums, std::size_t row, std::size_t rows, std::size_t column,
-                        std::size_t columns, std::size_t depth_begin, bool is_last) {
-                        const std::size_t block = depth_begin / (tile.depth * tile.group);
-                        const ByteProduct product{sums, scales.data() + row, zeros.data() + row, weight.scales + column,
-                                                  weight.sums + block * weight.sums_stride + column};
-                        if constexpr (std::same_as<Y, float>) {
-                            reduced.finish_bytes(product, tile.columns, rows, columns, y.row(row) + column, y.stride,
-                                                 depth_begin > 0, is_last ? finish.at(row, column) : Finish<float>{});
-                        } else {
-                            reduced.narrow_rows.finish_bytes(product, tile.columns, rows, columns, y.row(row) + column,
-                                                             y.stride, finish.at(row, column));
-                        }
-                    });
+                    detail::FinishBytes<Y>{reduced, weight, scales.data(), zeros.data(), y, finish});
 }
 
 template <Trainable T>

@@ -25,12 +25,16 @@ constexpr std::size_t row_length(std::size_t width) {
     return width * sizeof(T) % 4096 == 0 ? width + line / sizeof(T) : width;
 }
 
-/// How long to make rows of `width` bfloat16 that layers hand to one another: an odd number of the caches' lines, so that the
-/// rows of a tile spread over the whole L1 cache.
-constexpr std::size_t narrow_length(std::size_t width) {
-    constexpr std::size_t elements = line / sizeof(bfloat16);
+/// How long to make rows of `width` elements that products read in tiles: an odd number of the caches' lines, so that the rows of
+/// a tile spread over the whole L1 cache.
+template <class T>
+constexpr std::size_t spread_length(std::size_t width) {
+    constexpr std::size_t elements = line / sizeof(T);
     return ((width + elements - 1) / elements | 1) * elements;
 }
+
+/// spread_length of the rows of bfloat16 that layers hand to one another.
+constexpr std::size_t narrow_length(std::size_t width) { return spread_length<bfloat16>(width); }
 
 /// The layout that weights of type T are kept in.
 template <Arithmetic T>

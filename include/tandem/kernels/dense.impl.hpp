@@ -35,13 +35,13 @@ namespace detail {
 template <class To, class From, class Convert>
 Operand<To> with_padded_rows(std::size_t m, std::size_t in, std::size_t group, const StridedRows<const From>& x,
                              const Convert& convert) {
-    const std::size_t stride = round_up(in, group);
+    const std::size_t filled = round_up(in, group), stride = spread_length<To>(in);
     Buffer<To>& rows = gemm_scratch<To>().rows;
     rows.resize(m * stride);
     parallel_for(m, std::max<std::size_t>(1, 16384 / in), [&](std::size_t begin, std::size_t end) {
         for (std::size_t i = begin; i < end; ++i) {
             convert(i, x.row(i), rows.data() + i * stride);
-            std::fill_n(rows.data() + i * stride + in, stride - in, To{});
+            std::fill_n(rows.data() + i * stride + in, filled - in, To{});
         }
     });
     return row_major(std::as_const(rows).data(), stride);
@@ -70,9 +70,39 @@ struct FinishNarrow {
     StridedRows<bfloat16> y;
     Finish<float> finish;
 
+    void fetch(std::size_t row, std::size_t column, std::size_t columns) const { fetch_to_write(y.row(row) + column, columns); }
+
     void operator()(const float* sums, std::size_t row, std::size_t rows, std::size_t column, std::size_t columns,
                     std::size_t, bool) const {
         set.finish(sums, tile_columns, rows, columns, y.row(row) + column, y.stride, finish.at(row, column));
+    }
+};
+
+/// FinishInto for sums of bytes, into rows of float or, of a product that is one block deep, bfloat16.
+template <class Y>
+struct FinishBytes {
+    const ReducedKernels& set;
+    const ByteWeight& weight;
+    const float* scales;
+    const std::int32_t* zeros;
+    StridedRows<Y> y;
+    Finish<float> finish;
+
+    void fetch(std::size_t row, std::size_t column, std::size_t columns) const { fetch_to_write(y.row(row) + column, columns); }
+
+    void operator()(const std::int32_t* sums, std::size_t row, std::size_t rows, std::size_t column, std::size_t columns,
+                    std::size_t depth_begin, bool is_last) const {
+        const TileKernel<std::uint8_t, std::int8_t, std::int32_t>& tile = set.bytes;
+        const std::size_t block = depth_begin / (tile.depth * tile.group);
+        const ByteProduct product{sums, scales + row, zeros + row, weight.scales + column,
+                                  weight.sums + block * weight.sums_stride + column};
+        if constexpr (std::same_as<Y, float>) {
+            set.finish_bytes(product, tile.columns, rows, columns, y.row(row) + column, y.stride, depth_begin > 0,
+                             is_last ? finish.at(row, column) : Finish<float>{});
+        } else {
+            set.narrow_rows.finish_bytes(product, tile.columns, rows, columns, y.row(row) + column, y.stride,
+                                         finish.at(row, column));
+        }
     }
 };
 
@@ -98,7 +128,7 @@ inline Operand<bfloat16> in_pairs(std::size_t m, std::size_t in, const StridedRo
 inline Operand<bfloat16> narrow_transposed(std::size_t m, std::size_t in, const StridedRows<const float>& x) {
     constexpr std::size_t side = 64;
     const ReducedKernels& reduced = active_reduced();
-    const std::size_t stride = round_up(m, reduced.pairs.group);
+    const std::size_t filled = round_up(m, reduced.pairs.group), stride = spread_length<bfloat16>(m);
     Buffer<bfloat16>& rows = gemm_scratch<bfloat16>().rows;
     rows.resize(in * stride);
     parallel_for((in + side - 1) / side, 1, [&](std::size_t begin, std::size_t end) {
@@ -113,7 +143,7 @@ inline Operand<bfloat16> narrow_transposed(std::size_t m, std::size_t in, const 
                 }
             }
             for (std::size_t j = column; j < column + columns; ++j) {
-                std::fill_n(rows.data() + j * stride + m, stride - m, bfloat16{0});
+                std::fill_n(rows.data() + j * stride + m, filled - m, bfloat16{0});
             }
         }
     });
@@ -210,19 +240,7 @@ void dense_bytes(std::size_t m, std::size_t out, std::size_t in, const StridedRo
             }
         });
     multiply_panels(tile, m, out, in, bytes, weight.panels,
-                    [&](const std::int32_t* sums, std::size_t row, std::size_t rows, std::size_t column,
-                        std::size_t columns, std::size_t depth_begin, bool is_last) {
-                        const std::size_t block = depth_begin / (tile.depth * tile.group);
-                        const ByteProduct product{sums, scales.data() + row, zeros.data() + row, weight.scales + column,
-                                                  weight.sums + block * weight.sums_stride + column};
-                        if constexpr (std::same_as<Y, float>) {
-                            reduced.finish_bytes(product, tile.columns, rows, columns, y.row(row) + column, y.stride,
-                                                 depth_begin > 0, is_last ? finish.at(row, column) : Finish<float>{});
-                        } else {
-                            reduced.narrow_rows.finish_bytes(product, tile.columns, rows, columns, y.row(row) + column,
-                                                             y.stride, finish.at(row, column));
-                        }
-                    });
+                    detail::FinishBytes<Y>{reduced, weight, scales.data(), zeros.data(), y, finish});
 }
 
 template <Trainable T>

@@ -51,6 +51,13 @@ inline constexpr std::size_t line = 64;
 /// Columns of the widest panel, and elements of the largest register tile and of the largest of all: AMX's.
 inline constexpr std::size_t widest_panel = 64, largest_register_tile = 14 * widest_panel, largest_tile = 256 * 32;
 
+/// Brings what is about to be written into the L1 cache.
+template <class T>
+void fetch_to_write(const T* to, std::size_t count) {
+    for (std::size_t i = 0; i < count; i += line / sizeof(T)) __builtin_prefetch(to + i, 1);
+    asm volatile("");  // g++ leaves out calls of functions that do nothing but fetch
+}
+
 /// The least multiple of `multiple` that is not below `value`.
 constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
     return (value + multiple - 1) / multiple * multiple;
@@ -257,18 +264,25 @@ inline void observe_product(std::size_t m, std::size_t n, std::size_t k) {
 
 namespace detail {
 
-/// The rows of a tile on their way into the result, while those below are made.
+/// The rows of a tile on their way into the result, while those below are made. What a row is written to is fetched a pass of
+/// products before, for stores that miss the caches hold up the loads of products; not that of the first rows, which would all
+/// be fetched at once.
 template <class Sum, class FinishTile>
 struct Finishing {
+    static constexpr std::size_t ahead = 32;
+
     const FinishTile& finish;
     const Sum* sums;
-    std::size_t tile_columns, row, column, columns, depth_begin;
+    std::size_t tile_columns, row, height, column, columns, depth_begin;
     bool is_last;
     std::size_t done = 0;
 
     static void run(void* state, std::size_t rows) {
         auto& self = *static_cast<Finishing*>(state);
         if (rows <= self.done) return;
+        for (std::size_t i = self.done + ahead; i < std::min(rows + ahead, self.height); ++i) {
+            self.finish.fetch(self.row + i, self.column, self.columns);
+        }
         self.finish(self.sums + self.done * self.tile_columns, self.row + self.done, rows - self.done, self.column, self.columns,
                     self.depth_begin, self.is_last);
         self.done = rows;
@@ -284,8 +298,9 @@ struct NoEpilogue {
 
 /// target[m, n] (+)= a[m, k] · panels, on all cores, where `panels` hold the right operand in the tile's layout. Each
 /// tile of sums goes through finish(sums, row, rows, column, columns, depth_begin, is_last), once for every block of
-/// the depth; afterwards epilogue(first_row, last_row, first_column, last_column) is called once for every block of the
-/// result, while it is in the cache of the thread that made it.
+/// the depth, and some of its rows through finish.fetch(row, column, columns) before; afterwards
+/// epilogue(first_row, last_row, first_column, last_column) is called once for every block of the result, while it is
+/// in the cache of the thread that made it.
 template <class A, class T, class B, class Sum, class FinishTile, class Epilogue = NoEpilogue>
 void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size_t n, std::size_t k,
                      const Operand<A>& a, const B* panels, const FinishTile& finish, const Epilogue& epilogue = {}) {
@@ -362,7 +377,7 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                                 finish(sums.data(), row + first, height, column, columns, depth_begin, is_last);
                                 continue;
                             }
-                            detail::Finishing<Sum, FinishTile> finishing{finish, sums.data(), tile.columns, row + first,
+                            detail::Finishing<Sum, FinishTile> finishing{finish, sums.data(), tile.columns, row + first, height,
                                                                          column, columns,     depth_begin,  is_last};
                             tile.multiply_while(height, depth / tile.group, left.tile(first, depth), left.row, right, sums.data(),
                                                 next + t * share, next == right ? 0 : share * sizeof(B), {finishing.run, &finishing});
@@ -400,11 +415,15 @@ struct FinishInto {
     bool accumulate;
     Finish<T> finish;
 
+    T* at(std::size_t row, std::size_t column) const {
+        return target.data + row * target.row_stride + column / tile_columns * target.panel_stride;
+    }
+
+    void fetch(std::size_t row, std::size_t column, std::size_t columns) const { fetch_to_write(at(row, column), columns); }
+
     void operator()(const T* sums, std::size_t row, std::size_t rows, std::size_t column, std::size_t columns,
                     std::size_t depth_begin, bool is_last) const {
-        set.finish_tile(sums, tile_columns, rows, columns,
-                        target.data + row * target.row_stride + column / tile_columns * target.panel_stride,
-                        target.row_stride, accumulate || depth_begin > 0,
+        set.finish_tile(sums, tile_columns, rows, columns, at(row, column), target.row_stride, accumulate || depth_begin > 0,
                         is_last ? finish.at(row, column) : Finish<T>{});
     }
 };
