@@ -6,6 +6,7 @@
 #include <cmath>
 #include <ctime>
 #include <map>
+#include <optional>
 #include <string_view>
 #include <system_error>
 #include <utility>
@@ -33,9 +34,6 @@ const std::map<std::string, const char*, std::less<>> elsewhere{
     {"--log-local", "leave it out: the first process writes the logs"},
     {"--workers", "leave it out: all cores decode ahead (taskset limits them)"},
     {"--opt-kwargs", "see --beta1, --beta2, --eps, --momentum"},
-    {"--text-layer-decay", "leave it out: rates are those of --lr, or 0 with --lock-text"},
-    {"--image-layer-decay", "leave it out: rates are those of --lr, or 0 with --lock-image"},
-    {"--visual-layer-decay", "leave it out: rates are those of --lr, or 0 with --lock-image"},
     {"--wd-exclude", "leave it out: vectors and scalars do not decay"},
     {"--opt-fallback-list", "leave it out: one optimizer has all parameters"},
     {"--text-pooler-own-group", "leave it out"},
@@ -48,13 +46,11 @@ const std::map<std::string, const char*, std::less<>> elsewhere{
     {"--skip-scheduler", "--lr-scheduler const --warmup 0"},
     {"--pretrained-image", "--pretrained with a checkpoint of both towers"},
     {"--lock-image-freeze-bn-stats", "leave it out: a locked tower's running means stay"},
-    {"--lock-text-unlocked-layers", "lock all of the tower with --lock-text, or none"},
     {"--lock-text-freeze-layer-norm", "leave it out: --lock-text locks norms too"},
     {"--image-mean", "put it into the preprocessor's config beside --pretrained"},
     {"--image-std", "put it into the preprocessor's config beside --pretrained"},
     {"--image-interpolation", "put it into the preprocessor's config beside --pretrained"},
     {"--image-resize-mode", "put it into the preprocessor's config beside --pretrained"},
-    {"--grad-checkpointing", "--accum-freq with a smaller --batch-size: memory is that of one part, and gradients are exact"},
     {"--local-loss", "leave it out: every process computes the loss of all pairs, in tiles"},
     {"--gather-with-grad", "leave it out: gradients are always those of the whole batch"},
     {"--force-context-length", "write it into the architecture at the top of examples/train/train.cpp"},
@@ -92,22 +88,37 @@ std::string joined(const std::vector<std::string>& words) {
     return all;
 }
 
-/// "(0.4, 1.0)" or "0.4,1.0".
-std::array<double, 2> two_numbers(const std::string& name, std::string text) {
+/// "(0.4, 1.0)" or "0.4,1.0": that many numbers of 0 or above. Nothing where they are others.
+template <std::size_t count>
+std::optional<std::array<double, count>> numbers(std::string text) {
     std::erase_if(text, [](char c) { return c == '(' || c == ')' || c == '[' || c == ']' || c == ' '; });
-    const std::size_t comma = text.find(',');
-    std::array<double, 2> found{};
-    const auto number = [&](std::string_view part, double& to) {
-        const auto [end, fault] = std::from_chars(part.data(), part.data() + part.size(), to);
-        return fault == std::errc() && end == part.data() + part.size();
-    };
-    const std::string_view all = text;
-    if (comma == std::string::npos || !number(all.substr(0, comma), found[0]) || !number(all.substr(comma + 1), found[1]) || !(found[0] > 0 && found[0] <= found[1] && std::isfinite(found[1])))
-        throw UsageError("--aug-cfg " + name, "two numbers above 0, the smaller one first, as (0.4,1.0)", text);
+    std::array<double, count> found{};
+    const char *at = text.data(), *const end = text.data() + text.size();
+    for (std::size_t i = 0; i < count; ++i) {
+        if (i > 0 && (at == end || *at++ != ',')) return {};
+        const auto [next, fault] = std::from_chars(at, end, found[i]);
+        if (fault != std::errc() || !(found[i] >= 0 && std::isfinite(found[i]))) return {};
+        at = next;
+    }
+    if (at != end) return {};
     return found;
 }
 
+std::array<double, 2> two_numbers(const std::string& name, const std::string& text) {
+    const auto found = numbers<2>(text);
+    if (!found || !((*found)[0] > 0 && (*found)[0] <= (*found)[1]))
+        throw UsageError("--aug-cfg " + name, "two numbers above 0, the smaller one first, as (0.4,1.0)", text);
+    return *found;
+}
+
+double share(const std::string& name, const std::string& text) {
+    const auto found = numbers<1>(text);
+    if (!found || (*found)[0] > 1) throw UsageError("--aug-cfg " + name, "a number from 0 to 1", text);
+    return (*found)[0];
+}
+
 void read_augmentation(const std::string& text, Settings& settings) {
+    bool has_jitter = false;
     for (std::size_t begin = 0; begin < text.size();) {
         const std::size_t end = std::min(text.find('\n', begin), text.size());
         const std::string word = text.substr(begin, end - begin);
@@ -123,13 +134,23 @@ void read_augmentation(const std::string& text, Settings& settings) {
             const auto [low, high] = two_numbers(name, value);
             settings.crop.ratio_low = low, settings.crop.ratio_high = high;
         } else if (name == "hflip") {
-            const auto [last, fault] = std::from_chars(value.data(), value.data() + value.size(), settings.hflip);
-            if (fault != std::errc() || last != value.data() + value.size() || !(settings.hflip >= 0 && settings.hflip <= 1))
-                throw UsageError("--aug-cfg hflip", "a number from 0 to 1", value);
+            settings.hflip = share(name, value);
+        } else if (name == "color_jitter") {
+            const auto found = numbers<4>(value);
+            if (!found || (*found)[3] > 0.5)
+                throw UsageError("--aug-cfg color_jitter", "four numbers of 0 or above: brightness, contrast, saturation and, at most 0.5, hue", value);
+            settings.jitter = {.brightness = (*found)[0], .contrast = (*found)[1], .saturation = (*found)[2], .hue = (*found)[3]};
+            has_jitter = true;
+        } else if (name == "color_jitter_prob") {
+            settings.color_jitter_prob = share(name, value);
+        } else if (name == "gray_scale_prob") {
+            settings.gray_scale_prob = share(name, value);
         } else {
-            throw UsageError("--aug-cfg", "scale=(low,high), ratio=(low,high) or hflip=share", word);
+            throw UsageError("--aug-cfg", "scale=(low,high), ratio=(low,high), hflip=share, color_jitter=(b,c,s,h), color_jitter_prob=share or gray_scale_prob=share", word);
         }
     }
+    if (has_jitter != (settings.color_jitter_prob > 0))
+        throw UsageError("--aug-cfg", "color_jitter=(b,c,s,h) and color_jitter_prob=share together", "one of them");
 }
 
 std::string default_name(const Settings& settings) {
@@ -185,9 +206,14 @@ program::Command command(const std::vector<std::string>& models) {
              {"--tokenizer", "PATH", "default: what lies beside --pretrained, or one that is learned from the captions"},
              {"--siglip", "", "SigLIP's loss, as architectures with .logit_bias have it"},
              {"--lock-image", "", "leave the image tower as it is"},
-             {"--lock-image-unlocked-groups", "N", "but for its last N groups of parameters (open_clip's, of a ViT)"},
+             {"--lock-image-unlocked-groups", "N", "but for its last N groups of layers: the projection, the last block with its norm, ..."},
              {"--lock-text", "", "leave the text tower as it is"},
-             {"--aug-cfg", "SETTINGS", "scale=(0.9,1.0) ratio=(0.75,1.3333) hflip=0: what is cropped and mirrored"},
+             {"--lock-text-unlocked-layers", "N", "but for its last N groups of layers, likewise"},
+             {"--image-layer-decay", "D", "the image tower's rates fall by this factor from each group of layers to the one before it (default 1; also --visual-layer-decay)"},
+             {"--visual-layer-decay", "D", "the same"},
+             {"--text-layer-decay", "D", "likewise in the text tower"},
+             {"--grad-checkpointing", "", "keep the inputs of blocks alone, and compute the rest again: less memory, the same bits, about a quarter more time"},
+             {"--aug-cfg", "SETTINGS", "scale=(0.9,1.0) ratio=(0.75,1.3333) hflip=0: what is cropped and mirrored; color_jitter=(b,c,s,h) color_jitter_prob=0 gray_scale_prob=0: and recoloured"},
              {"--imagenet-val", "DIR", "a folder of classes, named as their folders: zero-shot accuracy is measured on it"},
              {"--imagenet-names", "FILE", "what its classes are called: lines of folder<TAB>name"},
              {"--val-frequency", "EPOCHS", "between measurements on --val-data (0: never; default 1)"},
@@ -298,6 +324,19 @@ Settings read_settings(const Arguments& given, const std::vector<std::string>& m
     settings.lock_image_unlocked_groups = given.number("--lock-image-unlocked-groups", 0, 1000, 0);
     if (settings.lock_image_unlocked_groups > 0 && !settings.lock_image)
         throw UsageError("--lock-image-unlocked-groups", "--lock-image beside it", "none");
+    settings.lock_text_unlocked_layers = given.number("--lock-text-unlocked-layers", 0, 1000, 0);
+    if (settings.lock_text_unlocked_layers > 0 && !settings.lock_text)
+        throw UsageError("--lock-text-unlocked-layers", "--lock-text beside it", "none");
+    const auto decay = [&](const char* option, double& to) {
+        to = given.share(option, to);
+        if (to == 0) throw UsageError(option, "a number above 0, at most 1", given.get(option));
+    };
+    if (given.has("--image-layer-decay") && given.has("--visual-layer-decay"))
+        throw UsageError("--visual-layer-decay", "it or --image-layer-decay, which mean the same", "both");
+    decay("--visual-layer-decay", settings.image_layer_decay);
+    decay("--image-layer-decay", settings.image_layer_decay);
+    decay("--text-layer-decay", settings.text_layer_decay);
+    settings.grad_checkpointing = given.has("--grad-checkpointing");
     read_augmentation(given.get("--aug-cfg"), settings);
     settings.imagenet_val = given.get("--imagenet-val");
     settings.imagenet_names = given.get("--imagenet-names");

@@ -9,6 +9,7 @@
 
 #include <tandem/core/ranks.hpp>
 #include <tandem/data/samples.hpp>
+#include <tandem/images/color_jitter.hpp>
 #include <tandem/images/transform.hpp>
 
 #include "../tandem/command.hpp"
@@ -33,9 +34,13 @@ struct Settings {
     std::string precision = "fp32", model = "architecture";
     std::filesystem::path pretrained, tokenizer;
     bool lock_image = false, lock_text = false, siglip = false;
-    std::size_t lock_image_unlocked_groups = 0;
+    std::size_t lock_image_unlocked_groups = 0, lock_text_unlocked_layers = 0;
+    double image_layer_decay = 1, text_layer_decay = 1;
+    bool grad_checkpointing = false;
     td::RandomResizedCrop crop{};
     double hflip = 0;
+    td::ColorJitter jitter{};
+    double color_jitter_prob = 0, gray_scale_prob = 0;
     std::size_t max_image_pixels = td::DecodeOptions{}.pixel_limit;
     std::size_t save_frequency = 1, snapshot_steps = 100, log_every_n_steps = 100;
     bool save_most_recent = false, delete_previous_checkpoint = false, resume = false;

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
-#include <charconv>
 #include <cmath>
 #include <cstddef>
 #include <cstdio>
@@ -94,7 +93,7 @@ public:
         if (settings_.is_first_rank()) tokenizer_ = find_tokenizer(settings_, training, config.text.vocabulary);
         settings_.meet();
         if (!settings_.is_first_rank()) tokenizer_ = find_tokenizer(settings_, training, config.text.vocabulary);
-        td::DatasetOptions options{.view = {.preprocess = recipe, .crop = settings_.crop, .flip = settings_.hflip}, .strict = settings_.strict};
+        td::DatasetOptions options{.view = {.preprocess = recipe, .crop = settings_.crop, .flip = settings_.hflip, .jitter = settings_.jitter, .jitter_share = settings_.color_jitter_prob, .grayscale_share = settings_.gray_scale_prob}, .strict = settings_.strict};
         options.view.decode.background = recipe.background;
         options.view.decode.pixel_limit = settings_.max_image_pixels;
         decode_ = options.view.decode;
@@ -141,13 +140,20 @@ private:
                                    .snapshot_every = settings_.snapshot_steps,
                                    .report_every = settings_.log_every_n_steps};
         options.evaluate_every = batches;
-        options.lock_text = settings_.lock_text;
+        // A tower whose last groups learn is passed back through.
+        options.lock_image = settings_.lock_image && settings_.lock_image_unlocked_groups == 0;
+        options.lock_text = settings_.lock_text && settings_.lock_text_unlocked_layers == 0;
+        td::LayerRates of_layers{.image_decay = settings_.image_layer_decay, .text_decay = settings_.text_layer_decay};
+        if (settings_.lock_image && !options.lock_image) of_layers.image_unlocked = settings_.lock_image_unlocked_groups;
+        if (settings_.lock_text && !options.lock_text) of_layers.text_unlocked = settings_.lock_text_unlocked_layers;
+        if (of_layers != td::LayerRates{}) options.rate_factor = td::layer_rates(config, of_layers);
         options.average_decay = settings_.ema_decay;
         options.stop = &stop_asked;
-        if (settings_.lock_image && settings_.lock_image_unlocked_groups > 0) {
-            options.rate_factor = unlocked_groups(settings_.lock_image_unlocked_groups);
-        } else {
-            options.lock_image = settings_.lock_image;
+        if (settings_.grad_checkpointing) {
+            if (!Model::recomputes_image && !Model::recomputes_text) throw program::UsageError("--grad-checkpointing", "a tower of residual blocks", "none");
+            if (settings_.is_first_rank() && !(Model::recomputes_image && Model::recomputes_text))
+                std::fprintf(stderr, "--grad-checkpointing: only the %s tower has residual blocks to compute again\n", Model::recomputes_image ? "image" : "text");
+            options.recompute = td::Recompute::blocks;
         }
         Rates rates{.is_cosine = settings_.lr_scheduler == "cosine"};
         rates.cosine.warmup = rates.constant.warmup = static_cast<double>(warmup) / static_cast<double>(steps_);
@@ -328,31 +334,6 @@ private:
             if (settings_.delete_previous_checkpoint && before > 0) fs::remove(file(before));
         }
         if (settings_.save_most_recent) td::save_weights(model, folder / "epoch_latest.safetensors");
-    }
-
-    /// All of the image tower stays but its last groups: open_clip's are stem, each block but the last, the last one with the norm behind it, and
-    /// the projection (open_clip/transformer.py, VisionTransformer.lock).
-    static td::RateFactor unlocked_groups(std::size_t groups) {
-        if constexpr (requires { config.vision.layers + 0; }) {
-            return [groups](std::string_view name) {
-                if (!name.starts_with("visual.")) return 1.0;
-                constexpr std::size_t layers = config.vision.layers, all = layers + 2;
-                constexpr std::string_view block = "visual.transformer.resblocks.";
-                std::size_t group = 0;
-                if (name.starts_with(block)) {
-                    std::size_t number = 0;
-                    std::from_chars(name.data() + block.size(), name.data() + name.size(), number);
-                    group = 1 + number;
-                } else if (name.starts_with("visual.ln_post")) {
-                    group = layers;
-                } else if (name.starts_with("visual.proj") || name.starts_with("visual.head")) {
-                    group = layers + 1;
-                }
-                return group + groups >= all ? 1.0 : 0.0;
-            };
-        } else {
-            throw program::UsageError("--lock-image-unlocked-groups", "an image tower of blocks", "another one");
-        }
     }
 
     static std::string shown(double value) {

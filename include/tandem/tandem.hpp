@@ -45,4 +45,5 @@
 #include <tandem/texts/sentence_piece.hpp>
 #include <tandem/texts/word_piece.hpp>
 #include <tandem/texts/xlm_roberta_tokenizer.hpp>
+#include <tandem/train/layer_groups.hpp>
 #include <tandem/train/trainer.hpp>

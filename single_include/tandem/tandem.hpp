@@ -394,6 +394,50 @@ void check_image(const Image& image, std::string_view where);
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/images/color_jitter.hpp ----
+
+// Colours changed at random: what training sees of a picture beside its part. To the bit torchvision's, of Pillow's images.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Towards black (0), the picture itself (1), or brighter (Pillow's ImageEnhance.Brightness). Throws Error for a factor that is
+/// negative or no number; so do the next two.
+Image adjust_brightness(const Image& image, double factor);
+
+/// Towards its mean grey, or away from it (ImageEnhance.Contrast).
+Image adjust_contrast(const Image& image, double factor);
+
+/// Towards its own greys, or away from them (ImageEnhance.Color).
+Image adjust_saturation(const Image& image, double factor);
+
+/// Colours turned by a share of the circle, from -0.5 to 0.5: in Pillow's HSV of 8 bits each (torchvision 0.29,
+/// _functional_pil.py, adjust_hue). Throws Error for another share.
+Image adjust_hue(const Image& image, double share);
+
+/// The picture's greys, in three equal channels (ITU-R 601-2, as Pillow's convert("L")).
+Image grayscale(const Image& image);
+
+/// torchvision 0.29, transforms.py, ColorJitter: factors from [max(0, 1 - x), 1 + x], the hue's from [-x, x], in random order.
+struct ColorJitter {
+    double brightness = 0, contrast = 0, saturation = 0, hue = 0;
+
+    /// What one picture is given; `order` names brightness, contrast, saturation and hue as 0 to 3.
+    struct Draw {
+        std::array<std::size_t, 4> order{0, 1, 2, 3};
+        double brightness = 1, contrast = 1, saturation = 1, hue = 0;
+    };
+
+    /// Throws Error for an amount that is negative or infinite, or a hue above 0.5.
+    Draw sample(Random& random) const;
+
+    /// What is not changed at all (an amount of 0) is left out.
+    Image apply(const Image& image, const Draw& draw) const;
+
+    Image operator()(const Image& image, Random& random) const { return apply(image, sample(random)); }
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/core/image_size.hpp ----
 
 // Height and width, as one structural value.
@@ -821,12 +865,15 @@ struct ViewOptions {
     Preprocess preprocess{};
     std::optional<RandomResizedCrop> crop{};  ///< a random part of the picture; none: all of it
     double flip = 0.0;                        ///< the probability of a mirrored image
+    ColorJitter jitter{};                     ///< of its colours, as open_clip's color_jitter
+    double jitter_share = 0.0;                ///< the probability that they are changed
+    double grayscale_share = 0.0;             ///< and that it has none afterwards: open_clip's gray_scale_prob
     DecodeOptions decode{};
 };
 
 namespace detail {
 
-/// The picture, cropped and mirrored at random where the options say so and normalised: [3, height, width].
+/// The picture, cropped, mirrored and recoloured at random where the options say so and normalised: [3, height, width].
 void write_view(const Image& whole, const ViewOptions& options, Random& random, std::span<float> image);
 
 /// What becomes of pictures, by name and in words.
@@ -1470,7 +1517,7 @@ struct PairOptions {
     bool strict = false;                        ///< a damaged, missing or oversized image is an Error, not skipped
     std::size_t memory = std::size_t{4} << 30;  ///< bytes of stored images to keep; beyond, they are read when needed
 
-    ViewOptions view() const { return {preprocess, crop, flip, decode}; }
+    ViewOptions view() const { return {.preprocess = preprocess, .crop = crop, .flip = flip, .decode = decode}; }
 };
 
 /// Pairs a Trainer trains on. Every image is read once when the set is made, in parallel; one that cannot be is skipped
@@ -7301,6 +7348,11 @@ void initialise_part(Part& part, Random& random, const InitScale& scale) {
     }
 }
 
+/// What a backward pass computes again instead of finding it in memory. `blocks`: a transformer keeps the inputs of its residual
+/// blocks, and what the last one left; every other block is run once more before its backward pass (Chen et al. 2016,
+/// arXiv:1604.06174; open_clip's --grad-checkpointing). Gradients are the same to the bit.
+enum class Recompute { nothing, blocks };
+
 /// What a part costs for one sequence of some number of tokens. Memory counts scalars of the compute type.
 struct Cost {
     std::size_t parameters = 0;
@@ -7313,18 +7365,21 @@ struct Cost {
     std::size_t inference = 0;  ///< held by a forward pass that keeps nothing
     std::size_t saved = 0;      ///< kept from the forward pass for the backward pass
     std::size_t scratch = 0;    ///< what the backward pass needs beside that, blocks in turn
+    std::size_t spared = 0;     ///< of `saved`, what is not kept where blocks are computed again
 
     /// All that a training step holds for one item.
-    constexpr std::size_t training() const { return saved + scratch; }
+    constexpr std::size_t training(Recompute recompute = Recompute::nothing) const {
+        return saved - (recompute == Recompute::blocks ? spared : 0) + scratch;
+    }
 
     friend constexpr Cost operator+(const Cost& a, const Cost& b) {
         return {a.parameters + b.parameters, a.matrices + b.matrices,   a.tables + b.tables,
                 a.flops + b.flops,           a.executed + b.executed,   a.inference + b.inference,
-                a.saved + b.saved,           a.scratch + b.scratch};
+                a.saved + b.saved,           a.scratch + b.scratch,     a.spared + b.spared};
     }
     friend constexpr Cost operator*(std::size_t n, const Cost& a) {
         return {n * a.parameters, n * a.matrices,  n * a.tables, n * a.flops,
-                n * a.executed,   n * a.inference, n * a.saved,  n * a.scratch};
+                n * a.executed,   n * a.inference, n * a.saved,  n * a.scratch, n * a.spared};
     }
     friend constexpr bool operator==(const Cost&, const Cost&) = default;
 };
@@ -8966,6 +9021,14 @@ struct Transformer {
         std::vector<Tensor<C, Shape<dynamic, width>>> streams{2};
         std::vector<typename Layer::Saved> blocks{1};
         Tensor<C, Shape<dynamic, width>> scratch, picked;
+        Recompute recompute = Recompute::nothing;  ///< where blocks are computed again, they all have blocks[0] in turn
+        /// Then, what stochastic depth drops of each block.
+        struct Drops {
+            std::vector<C> mixer, mlp;
+        };
+        std::vector<Drops> drops;
+
+        typename Layer::Saved& block(std::size_t layer) { return blocks[recompute == Recompute::blocks ? 0 : layer]; }
     };
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
@@ -9018,8 +9081,9 @@ struct Transformer {
         prepare(sequences, saved, keep, random);
         const Rows<C, width> from = forward_blocks(layers() - 1, sequences, saved, keep);
         saved.picked.resize(picked.size());
-        resblocks.back().forward_picked(from, saved.picked, sequences, picked, saved.blocks[keep ? layers() - 1 : 0],
-                                        keep);
+        with_drops(layers() - 1, saved, keep, [&](auto& block) {
+            resblocks.back().forward_picked(from, saved.picked, sequences, picked, block, keep);
+        });
         return saved.picked;
     }
 
@@ -9034,8 +9098,10 @@ struct Transformer {
                          std::span<const std::size_t> picked, Saved& saved,
                          Transformer& gradient) const requires Trainable<T> {
         saved.scratch.resize(g.extent(0));
-        resblocks.back().backward_picked(saved.streams[layers() - 1], g_picked, g, saved.scratch, sequences, picked,
-                                         saved.blocks[layers() - 1], gradient.resblocks.back());
+        with_drops(layers() - 1, saved, true, [&](auto& block) {
+            resblocks.back().backward_picked(saved.streams[layers() - 1], g_picked, g, saved.scratch, sequences, picked, block,
+                                             gradient.resblocks.back());
+        });
         backward_blocks(layers() - 1, g, sequences, saved, gradient);
     }
 
@@ -9059,21 +9125,40 @@ private:
     std::size_t layers() const { return resblocks.size(); }
 
     void prepare(const Sequences<C>& sequences, Saved& saved, bool keep, Random* random) const {
-        if (keep && saved.blocks.size() != layers()) {
+        const bool recomputes = saved.recompute == Recompute::blocks;
+        if (const std::size_t held = recomputes ? 1 : layers(); keep && (saved.blocks.size() != held || saved.streams.size() != layers() + 1)) {
             std::vector<Tensor<C, Shape<dynamic, width>>> streams(layers() + 1);
             streams.front() = std::move(saved.streams.front());
             saved.streams = std::move(streams);
-            saved.blocks = std::vector<typename Layer::Saved>(layers());
+            saved.blocks = std::vector<typename Layer::Saved>(held);
         }
         if constexpr (parts.drop_path_rate > 0) {
-            for (std::size_t i = 0; i < saved.blocks.size(); ++i) {
+            if (recomputes) saved.drops.resize(layers());
+            for (std::size_t i = 0; i < (keep ? layers() : 1); ++i) {
                 const double rate =
                     layers() > 1 ? parts.drop_path_rate * static_cast<double>(i) / static_cast<double>(layers() - 1)
                                  : 0;
-                draw(saved.blocks[i].mixer.drop, sequences.count(), rate, random);
-                draw(saved.blocks[i].mlp.drop, sequences.count(), rate, random);
+                draw(recomputes && keep ? saved.drops[i].mixer : saved.blocks[i].mixer.drop, sequences.count(), rate, random);
+                draw(recomputes && keep ? saved.drops[i].mlp : saved.blocks[i].mlp.drop, sequences.count(), rate, random);
             }
         }
+    }
+
+    /// body(what is kept of block `layer`), with what stochastic depth drops of it.
+    template <class Body>
+    static void with_drops(std::size_t layer, Saved& saved, bool keep, const Body& body) {
+        if (!keep) return body(saved.blocks[0]);
+        auto& block = saved.block(layer);
+        if constexpr (parts.drop_path_rate > 0) {
+            if (saved.recompute == Recompute::blocks) {
+                std::swap(block.mixer.drop, saved.drops[layer].mixer);
+                std::swap(block.mlp.drop, saved.drops[layer].mlp);
+                body(block);
+                std::swap(block.mixer.drop, saved.drops[layer].mixer);
+                return std::swap(block.mlp.drop, saved.drops[layer].mlp);
+            }
+        }
+        body(block);
     }
 
     /// 0 with probability `rate`, else 1 / (1 − rate), so that the mean is 1.
@@ -9088,7 +9173,8 @@ private:
             auto& from = saved.streams[keep ? i : i % 2];
             auto& to = saved.streams[keep ? i + 1 : (i + 1) % 2];
             to.resize(rows);
-            resblocks[i].forward(from, to, sequences, saved.blocks[keep ? i : 0], keep);
+            const bool keeps = keep && (saved.recompute == Recompute::nothing || i + 1 == layers());
+            with_drops(i, saved, keep, [&](auto& block) { resblocks[i].forward(from, to, sequences, block, keeps); });
         }
         return saved.streams[keep ? count : count % 2];
     }
@@ -9096,11 +9182,15 @@ private:
     void backward_blocks(std::size_t count, Rows<C, width> g, const Sequences<C>& sequences, Saved& saved,
                          Transformer& gradient) const requires Trainable<T> {
         saved.scratch.resize(g.extent(0));
-        if (count > 1) saved.blocks[0].lend(saved.blocks[count - 1]);
+        const bool recomputes = saved.recompute == Recompute::blocks;
+        if (count > 1 && !recomputes) saved.blocks[0].lend(saved.blocks[count - 1]);
         for (std::size_t i = count; i-- > 0;) {
-            resblocks[i].backward(saved.streams[i], g, saved.scratch, sequences, saved.blocks[i],
-                                  gradient.resblocks[i]);
-            if (i > 0) saved.blocks[i].lend(saved.blocks[i - 1]);
+            with_drops(i, saved, true, [&](auto& block) {
+                // What comes out is there already: in the stream that the block behind has no more use for.
+                if (recomputes && i + 1 < layers()) resblocks[i].forward(saved.streams[i], saved.streams[i + 1], sequences, block, true);
+                resblocks[i].backward(saved.streams[i], g, saved.scratch, sequences, block, gradient.resblocks[i]);
+            });
+            if (i > 0 && !recomputes) saved.blocks[i].lend(saved.blocks[i - 1]);
         }
     }
 };
@@ -9157,6 +9247,8 @@ constexpr Cost transformer_cost(const BlockShape& shape, std::size_t tokens, std
     Cost total = layers * block;
     total.executed = (layers - 1) * block.executed + last.executed;
     total.saved = (layers - 1) * block.saved + last.saved + rows;
+    // Of each block its output, the stream, and of the largest what it keeps.
+    total.spared = (layers - 1) * (block.saved - rows) - (layers > 1 && block.saved > rows + last.saved ? block.saved - rows - last.saved : 0);
     total.inference = (layers > 1 ? block.inference : 0) + (picks || layers == 1 ? last.inference : 0) + 2 * rows;
     total.scratch = (layers > 1 ? block.scratch : 0) + (picks || layers == 1 ? last.scratch : 0) + 2 * rows;
     return total;
@@ -10558,8 +10650,8 @@ constexpr std::size_t executed_flops(const auto& config) { return detail::whole_
 
 /// Bytes of activations that a training step holds for one pair, or one item of a tower, in elements of C.
 template <class C = float>
-constexpr std::size_t training_bytes(const auto& config) {
-    return detail::whole_cost(config).training() * sizeof(C);
+constexpr std::size_t training_bytes(const auto& config, Recompute recompute = Recompute::nothing) {
+    return detail::whole_cost(config).training(recompute) * sizeof(C);
 }
 
 /// Bytes that each of several ranks sends in a training step on a batch of so many pairs (see BatchParts): gradients twice, but for the part that a
@@ -11685,6 +11777,8 @@ public:
         Seed dropout{};  ///< decides what the config's dropouts leave out; a trainer sets it for every step
         /// A locked tower embeds as in inference and has no gradient: it costs no backward pass (LiT, Zhai et al. 2022).
         bool lock_image = false, lock_text = false;
+        /// What the towers that have residual blocks compute again: memory for half a forward pass more.
+        Recompute recompute = Recompute::nothing;
         std::size_t shares = 1;  ///< see BatchParts
         Ranks* ranks = nullptr;
         std::vector<Clip> sums{};                ///< of shares, beside the gradient itself
@@ -11881,6 +11975,10 @@ public:
         }
     }
 
+    /// Whether a tower has residual blocks, which Recompute::blocks is about. A convolutional one has none.
+    static constexpr bool recomputes_image = requires(Workspace& work) { work.vision.blocks.recompute; };
+    static constexpr bool recomputes_text = requires(Workspace& work) { work.text.blocks.recompute; };
+
     /// Whether a batch in parts has other gradients than the whole one, whatever the loss: where batches are normalised.
     static constexpr bool normalises_batches = requires(Workspace& work) { work.vision.uses_running_means; };
 
@@ -12076,6 +12174,10 @@ private:
         parts.check("Clip::loss_and_gradient");
         if (is_shared && work.lock_image != work.lock_text)
             throw Error("Clip::loss_and_gradient", "both towers locked or none, since they share their blocks", "one of them");
+        if (work.recompute == Recompute::blocks && !recomputes_image && !recomputes_text)
+            throw Error("Clip::loss_and_gradient", "a tower of residual blocks, which Recompute::blocks is about", "none");
+        if constexpr (recomputes_image) work.vision.blocks.recompute = work.recompute;
+        if constexpr (recomputes_text) work.text.blocks.recompute = work.recompute;
         const bool has_ranks = parts.ranks_count() > 1;
         work.image_embeddings.resize(count);
         work.text_embeddings.resize(count);
@@ -18149,63 +18251,6 @@ private:
 
 #endif
 
-// ---- tandem/core/digest.hpp ----
-
-// A digest of data in 64 bits: tells whether a run that goes on sees what it saw before.
-
-namespace tandem::inline TANDEM_ABI {
-
-/// Two different contents have the same digest with a chance of 2^-64; it withstands accidents, not an adversary.
-class Digest {
-public:
-    void add(std::uint64_t word) {
-        // A word spreads before it meets the others, so that no simple change of the next one undoes its own.
-        word *= 0xbf58476d1ce4e5b9ULL;
-        word = (word ^ (word >> 32)) * 0x94d049bb133111ebULL;
-        state_ = std::rotl(state_ ^ word ^ (word >> 29), 23) * 0x9e3779b97f4a7c15ULL;
-    }
-
-    /// The bytes of `values`, and how many there are.
-    template <class T>
-    void add(std::span<const T> values) {
-        const std::span<const std::byte> bytes = std::as_bytes(values);
-        add(bytes.size());
-        for (std::size_t at = 0; at < bytes.size(); at += sizeof(std::uint64_t)) {
-            std::uint64_t word = 0;
-            std::memcpy(&word, bytes.data() + at, std::min(sizeof(word), bytes.size() - at));
-            add(word);
-        }
-    }
-
-    std::uint64_t value() const { return Random(Seed{state_}).next(); }
-
-    /// Sixteen hexadecimal digits.
-    std::string text() const {
-        std::array<char, 17> digits;
-        std::snprintf(digits.data(), digits.size(), "%016llx", static_cast<unsigned long long>(value()));
-        return digits.data();
-    }
-
-private:
-    std::uint64_t state_ = 1;
-};
-
-}  // namespace tandem::inline TANDEM_ABI
-
-// ---- tandem/core/to_text.hpp ----
-
-// Numbers as text.
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-/// The shortest decimal that reads as the same number.
-[[gnu::cold]] inline std::string to_text(double value) {
-    std::array<char, 32> text;
-    return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr};
-}
-
-}  // namespace tandem::inline TANDEM_ABI::detail
-
 // ---- tandem/train/optimizer.hpp ----
 
 // AdamW, Lion and SGD, and the norm of a gradient.
@@ -18465,6 +18510,151 @@ struct Sgd {
 };
 
 }  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/train/layer_groups.hpp ----
+
+// A model's layers in groups, from the pixels or tokens to the embedding: what layer-wise rates and partly locked towers go by.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// The groups of one tower as open_clip has them: what makes tokens of the input; each block, the last one with the norm behind it;
+/// pooling and projection (open_clip/transformer.py, VisionTransformer.layer_groups and _text_layer_groups; modified_resnet.py,
+/// layer_groups, whose blocks are the four stages).
+struct LayerGroups {
+    std::string_view blocks;         ///< how the names of the blocks' parameters begin, up to a block's number
+    std::size_t first = 0, count = 0;  ///< the first block's number, and how many there are
+    std::string_view norm;           ///< behind the last block
+    std::array<std::string_view, 4> head{};
+    bool has_head = true;
+
+    constexpr std::size_t size() const { return count + (has_head ? 2 : 1); }
+
+    /// Groups between a parameter of this tower and the embedding: 0 in the last one.
+    std::size_t depth(std::string_view name) const;
+};
+
+/// How the rates of a model's layers differ.
+struct LayerRates {
+    /// A tower's rates fall by this factor from each group to the one before it, above 0 and at most 1: open_clip's
+    /// --image-layer-decay and --text-layer-decay.
+    double image_decay = 1, text_decay = 1;
+    /// All of a tower stays but so many of its last groups: open_clip's --lock-image-unlocked-groups and
+    /// --lock-text-unlocked-layers. None: all of it learns.
+    std::optional<std::size_t> image_unlocked{}, text_unlocked{};
+
+    friend bool operator==(const LayerRates&, const LayerRates&) = default;
+};
+
+namespace detail {
+
+/// The rate factor of LayerRates. Throws Error for a decay out of its bounds.
+RateFactor layer_rates(const LayerGroups& image, const LayerGroups& text, const LayerRates& rates);
+
+template <class Tower>
+concept ResidualStages = requires(const Tower& tower) { tower.layers.size(); };
+
+template <class Tower>
+concept ScaledBlocks = requires(const Tower& tower) { tower.depth_coefficient; };
+
+template <class Tower>
+concept CountedLayers = requires(const Tower& tower) { tower.layers + 0; };
+
+}  // namespace detail
+
+/// The groups of a model's image tower. Towers of a user's own have none.
+constexpr LayerGroups image_layer_groups(const auto& config) {
+    using Tower = std::remove_cvref_t<decltype(config.vision)>;
+    if constexpr (detail::ScaledBlocks<Tower>) {
+        std::size_t count = 0;
+        config.vision.for_each_block([&](const auto&) { ++count; });
+        return {.blocks = "visual.encoder.blocks.", .count = count, .norm = {}, .has_head = false};
+    } else if constexpr (detail::ResidualStages<Tower>) {
+        return {.blocks = "visual.layer", .first = 1, .count = config.vision.layers.size(), .norm = {}, .head = {"visual.attnpool"}};
+    } else {
+        static_assert(detail::CountedLayers<Tower>, "tandem: layer groups need an image tower of the library's: this one does not say how many layers it has");
+        return {.blocks = "visual.transformer.resblocks.",
+                .count = config.vision.layers,
+                .norm = "visual.ln_post",
+                .head = {"visual.proj", "visual.attn_pool"},
+                .has_head = config.vision.proj_type != Projection::none};
+    }
+}
+
+/// The groups of a model's text tower.
+constexpr LayerGroups text_layer_groups(const auto& config) {
+    static_assert(detail::CountedLayers<std::remove_cvref_t<decltype(config.text)>>,
+                  "tandem: layer groups need a text tower of the library's: this one does not say how many layers it has");
+    return {.blocks = "transformer.resblocks.",
+            .count = config.text.layers,
+            .norm = "ln_final",
+            .head = {"text_projection", "text_pool"},
+            .has_head = config.text.proj_type != Projection::none};
+}
+
+/// What `rates` make of every parameter's rate: TrainerOptions.rate_factor. Parameters of neither tower keep theirs. Throws Error for a
+/// decay out of its bounds.
+RateFactor layer_rates(const auto& config, const LayerRates& rates) {
+    return detail::layer_rates(image_layer_groups(config), text_layer_groups(config), rates);
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/core/digest.hpp ----
+
+// A digest of data in 64 bits: tells whether a run that goes on sees what it saw before.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Two different contents have the same digest with a chance of 2^-64; it withstands accidents, not an adversary.
+class Digest {
+public:
+    void add(std::uint64_t word) {
+        // A word spreads before it meets the others, so that no simple change of the next one undoes its own.
+        word *= 0xbf58476d1ce4e5b9ULL;
+        word = (word ^ (word >> 32)) * 0x94d049bb133111ebULL;
+        state_ = std::rotl(state_ ^ word ^ (word >> 29), 23) * 0x9e3779b97f4a7c15ULL;
+    }
+
+    /// The bytes of `values`, and how many there are.
+    template <class T>
+    void add(std::span<const T> values) {
+        const std::span<const std::byte> bytes = std::as_bytes(values);
+        add(bytes.size());
+        for (std::size_t at = 0; at < bytes.size(); at += sizeof(std::uint64_t)) {
+            std::uint64_t word = 0;
+            std::memcpy(&word, bytes.data() + at, std::min(sizeof(word), bytes.size() - at));
+            add(word);
+        }
+    }
+
+    std::uint64_t value() const { return Random(Seed{state_}).next(); }
+
+    /// Sixteen hexadecimal digits.
+    std::string text() const {
+        std::array<char, 17> digits;
+        std::snprintf(digits.data(), digits.size(), "%016llx", static_cast<unsigned long long>(value()));
+        return digits.data();
+    }
+
+private:
+    std::uint64_t state_ = 1;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/core/to_text.hpp ----
+
+// Numbers as text.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// The shortest decimal that reads as the same number.
+[[gnu::cold]] inline std::string to_text(double value) {
+    std::array<char, 32> text;
+    return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr};
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
 
 // ---- tandem/train/schedule.hpp ----
 
@@ -18890,7 +19080,9 @@ struct TrainerOptions {
     /// Towers that stay as they are: open_clip's --lock-image and --lock-text. They embed as in inference, BatchNorm by its running means,
     /// and cost no backward pass.
     bool lock_image = false, lock_text = false;
-    RateFactor rate_factor{};  ///< of every other parameter
+    RateFactor rate_factor{};  ///< of every other parameter; layer_rates() makes some
+    /// Memory for time, with the same gradients: open_clip's --grad-checkpointing.
+    Recompute recompute = Recompute::nothing;
     double average_decay = 0;  ///< of a running average of the weights, from where a run begins, below 1; 0: none. See Trainer::average()
     /// Ends a run where it is set, behind the step under way, saved if there is a snapshot: a signal's handler may set it.
     const std::atomic<bool>* stop = nullptr;
@@ -19131,6 +19323,7 @@ private:
         if (factor_) factors_text();
         work_.lock_image = options_.lock_image;
         work_.lock_text = options_.lock_text;
+        work_.recompute = options_.recompute;
         work_.shares = parts_.shares;
         work_.ranks = parts_.ranks;
         average_.reset();
@@ -20025,7 +20218,10 @@ namespace tandem::inline TANDEM_ABI::detail {
 TANDEM_INLINE void write_view(const Image& whole, const ViewOptions& options, Random& random, std::span<float> image) {
     const Preprocess& recipe = options.preprocess;
     Image seen = options.crop ? (*options.crop)(whole, recipe.size, recipe.filter, random, recipe.resize_as) : fit_image(whole, recipe);
-    if (options.flip > 0 && random.uniform() < options.flip) seen = flip_horizontal(seen);
+    const auto is_drawn = [&](double share) { return share > 0 && random.uniform() < share; };
+    if (is_drawn(options.flip)) seen = flip_horizontal(seen);
+    if (is_drawn(options.jitter_share)) seen = options.jitter(seen, random);
+    if (is_drawn(options.grayscale_share)) seen = grayscale(seen);
     normalise(seen, recipe.mean, recipe.deviation, image);
 }
 
@@ -20055,10 +20251,155 @@ TANDEM_INLINE void write_view(const Image& whole, const ViewOptions& options, Ra
         crop = to_text(part->scale_low) + " to " + to_text(part->scale_high) + " of the area, " + to_text(part->ratio_low) + " to " +
                to_text(part->ratio_high) + " as wide";
     }
-    return {{"preprocess", numbers}, {"crop", crop}, {"flip", to_text(options.flip)}};
+    std::map<std::string, std::string> all{{"preprocess", numbers}, {"crop", crop}, {"flip", to_text(options.flip)}};
+    if (options.jitter_share > 0) {
+        const ColorJitter& jitter = options.jitter;
+        all["jitter"] = to_text(options.jitter_share) + " by " + to_text(jitter.brightness) + ", " + to_text(jitter.contrast) + ", " +
+                        to_text(jitter.saturation) + ", " + to_text(jitter.hue);
+    }
+    if (options.grayscale_share > 0) all["grayscale"] = to_text(options.grayscale_share);
+    return all;
 }
 
 }  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/images/color_jitter.impl.hpp ----
+
+// Definitions of images/color_jitter.hpp.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// The grey of a colour, in Pillow's integers (libImaging/Convert.c, L24).
+constexpr std::uint8_t grey_of(const std::uint8_t* pixel) {
+    return static_cast<std::uint8_t>((19595U * pixel[0] + 38470U * pixel[1] + 7471U * pixel[2] + 0x8000U) >> 16);
+}
+
+/// from + factor · (to - from) in float, cut off as libImaging/Blend.c does. The product is rounded by a conversion: compilers would
+/// fuse it with the sum otherwise.
+inline std::uint8_t between(std::uint8_t from, std::uint8_t to, float factor) {
+    const float value = static_cast<float>(from) + static_cast<float>(static_cast<double>(factor) * (to - from));
+    return static_cast<std::uint8_t>(std::clamp(value, 0.0F, 255.0F));
+}
+
+/// The picture between what grey(pixel) makes of each of its pixels (factor 0) and itself (1).
+template <class Grey>
+Image away_from(const Image& image, double factor, const char* where, const Grey& grey) {
+    if (!(factor >= 0 && std::isfinite(factor))) throw Error(where, "a factor of 0 or above", to_text(factor));
+    Image out{image.width, image.height, image.pixels};
+    if (factor == 1) return out;
+    const auto by = static_cast<float>(factor);
+    for (std::size_t i = 0; i < out.pixels.size(); i += 3) {
+        const std::uint8_t from = grey(image.pixels.data() + i);
+        for (std::size_t j = i; j < i + 3; ++j) out.pixels[j] = between(from, image.pixels[j], by);
+    }
+    return out;
+}
+
+/// A colour's hue, saturation and value in Pillow's 8 bits (libImaging/Convert.c, rgb2hsv), and back (hsv2rgb).
+inline std::array<std::uint8_t, 3> to_hsv(const std::uint8_t* pixel) {
+    const auto [low, high] = std::minmax({pixel[0], pixel[1], pixel[2]});
+    if (low == high) return {0, 0, high};
+    const auto range = static_cast<float>(high - low);
+    const auto below = [&](std::size_t channel) { return static_cast<float>(high - pixel[channel]) / range; };
+    double sixths = 0;
+    if (pixel[0] == high) {
+        sixths = below(2) - below(1);
+    } else if (pixel[1] == high) {
+        sixths = 2.0 + below(0) - below(2);
+    } else {
+        sixths = 4.0 + below(1) - below(0);
+    }
+    const auto hue = static_cast<float>(std::fmod(static_cast<double>(static_cast<float>(sixths)) / 6.0 + 1.0, 1.0));
+    return {static_cast<std::uint8_t>(hue * 255.0), static_cast<std::uint8_t>(range / static_cast<float>(high) * 255.0), high};
+}
+
+inline void from_hsv(const std::array<std::uint8_t, 3>& hsv, std::uint8_t* pixel) {
+    const auto [hue, saturation, value] = hsv;
+    if (saturation == 0) return void(std::fill_n(pixel, 3, value));
+    const double sixths = static_cast<float>(hue) * 6.0 / 255.0;
+    const int sector = static_cast<int>(sixths);
+    const float rest = static_cast<float>(sixths - static_cast<float>(sector)), full = static_cast<float>(static_cast<float>(saturation) / 255.0);
+    const auto level = [&](double share) { return static_cast<std::uint8_t>(std::clamp(std::round(static_cast<float>(value) * share), 0.0, 255.0)); };
+    const std::uint8_t least = level(1.0 - full), falling = level(1.0 - full * rest), rising = level(1.0 - full * (1.0 - rest));
+    const std::array<std::array<std::uint8_t, 3>, 6> colours{{{value, rising, least},
+                                                              {falling, value, least},
+                                                              {least, value, rising},
+                                                              {least, falling, value},
+                                                              {rising, least, value},
+                                                              {value, least, falling}}};
+    std::ranges::copy(colours[static_cast<std::size_t>(sector % 6)], pixel);
+}
+
+}  // namespace detail
+
+TANDEM_INLINE Image adjust_brightness(const Image& image, double factor) {
+    detail::check_image(image, "adjust_brightness");
+    return detail::away_from(image, factor, "adjust_brightness", [](const std::uint8_t*) { return std::uint8_t{0}; });
+}
+
+TANDEM_INLINE Image adjust_contrast(const Image& image, double factor) {
+    detail::check_image(image, "adjust_contrast");
+    std::uint64_t sum = 0;
+    for (std::size_t i = 0; i < image.pixels.size(); i += 3) sum += detail::grey_of(image.pixels.data() + i);
+    const auto mean = static_cast<std::uint8_t>(static_cast<double>(sum) / static_cast<double>(image.pixels.size() / 3) + 0.5);
+    return detail::away_from(image, factor, "adjust_contrast", [mean](const std::uint8_t*) { return mean; });
+}
+
+TANDEM_INLINE Image adjust_saturation(const Image& image, double factor) {
+    detail::check_image(image, "adjust_saturation");
+    return detail::away_from(image, factor, "adjust_saturation", detail::grey_of);
+}
+
+TANDEM_INLINE Image adjust_hue(const Image& image, double share) {
+    detail::check_image(image, "adjust_hue");
+    if (!(share >= -0.5 && share <= 0.5)) throw Error("adjust_hue", "a share of the circle from -0.5 to 0.5", detail::to_text(share));
+    Image out{image.width, image.height, image.pixels};
+    const int by = static_cast<int>(share * 255);
+    for (std::size_t i = 0; i < out.pixels.size(); i += 3) {
+        std::array<std::uint8_t, 3> hsv = detail::to_hsv(out.pixels.data() + i);
+        hsv[0] = static_cast<std::uint8_t>(hsv[0] + by);
+        detail::from_hsv(hsv, out.pixels.data() + i);
+    }
+    return out;
+}
+
+TANDEM_INLINE Image grayscale(const Image& image) {
+    detail::check_image(image, "grayscale");
+    Image out{image.width, image.height, image.pixels};
+    for (std::size_t i = 0; i < out.pixels.size(); i += 3) std::fill_n(out.pixels.data() + i, 3, detail::grey_of(image.pixels.data() + i));
+    return out;
+}
+
+TANDEM_INLINE ColorJitter::Draw ColorJitter::sample(Random& random) const {
+    for (const auto& [name, amount, most] :
+         {std::tuple{"brightness", brightness, HUGE_VAL}, {"contrast", contrast, HUGE_VAL}, {"saturation", saturation, HUGE_VAL}, {"hue", hue, 0.5}}) {
+        if (!(amount >= 0 && amount <= most && std::isfinite(amount)))
+            throw Error(std::string("ColorJitter.") + name, most < 1 ? "a number from 0 to 0.5" : "a number of 0 or above", detail::to_text(amount));
+    }
+    Draw draw;
+    for (std::size_t i = draw.order.size(); i > 1; --i) std::swap(draw.order[i - 1], draw.order[random.below(i)]);
+    const auto factor = [&](double amount) { return random.uniform(std::max(0.0, 1 - amount), 1 + amount); };
+    draw.brightness = factor(brightness);
+    draw.contrast = factor(contrast);
+    draw.saturation = factor(saturation);
+    draw.hue = random.uniform(-hue, hue);
+    return draw;
+}
+
+TANDEM_INLINE Image ColorJitter::apply(const Image& image, const Draw& draw) const {
+    Image out{image.width, image.height, image.pixels};
+    for (const std::size_t step : draw.order) {
+        if (step == 0 && brightness > 0) out = adjust_brightness(out, draw.brightness);
+        if (step == 1 && contrast > 0) out = adjust_contrast(out, draw.contrast);
+        if (step == 2 && saturation > 0) out = adjust_saturation(out, draw.saturation);
+        if (step == 3 && hue > 0) out = adjust_hue(out, draw.hue);
+    }
+    return out;
+}
+
+}  // namespace tandem::inline TANDEM_ABI
 
 // ---- tandem/images/image.impl.hpp ----
 
@@ -41219,111 +41560,43 @@ TANDEM_INLINE std::size_t XlmRobertaTokenizer::grapheme_end(std::string_view tex
 
 #endif
 
-// ---- tandem/train/trainer.impl.hpp ----
+// ---- tandem/train/layer_groups.impl.hpp ----
 
-// Definitions of train/trainer.hpp.
+// Definitions of train/layer_groups.hpp.
 
 namespace tandem::inline TANDEM_ABI {
 
-namespace detail {
-
-[[gnu::cold]] TANDEM_INLINE std::string short_name(std::string_view text) {
-    const std::size_t begin = text.find("Type = ") + 7;
-    std::string_view name = text.substr(begin, text.find_first_of(";]", begin) - begin);
-    const std::size_t end = std::min(name.find('<'), name.size());
-    if (name.substr(end).starts_with("<lambda") || name.starts_with("(lambda")) return "lambda";
-    name = name.substr(0, end);
-    return std::string(name.substr(name.rfind(':') + 1));
+TANDEM_INLINE std::size_t LayerGroups::depth(std::string_view name) const {
+    const std::size_t head_groups = has_head ? 1 : 0;
+    if (name.starts_with(blocks)) {
+        std::size_t number = 0;
+        std::from_chars(name.data() + blocks.size(), name.data() + name.size(), number);
+        return head_groups + first + count - 1 - number;
+    }
+    if (!norm.empty() && name.starts_with(norm)) return head_groups;
+    if (std::ranges::any_of(head, [&](std::string_view part) { return !part.empty() && name.starts_with(part); })) return 0;
+    return size() - 1;
 }
 
-TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::size_t size, Seed run) : number(epoch), order(size) {
-    std::iota(order.begin(), order.end(), std::size_t{0});
-    Random shuffler(run, epoch);
-    shuffle(order, shuffler);
-    seed = Seed{shuffler.state()};
+namespace detail {
+
+[[gnu::cold]] TANDEM_INLINE RateFactor layer_rates(const LayerGroups& image, const LayerGroups& text, const LayerRates& rates) {
+    const auto check = [](const char* name, double decay) {
+        if (!(decay > 0 && decay <= 1)) throw Error(std::string("LayerRates.") + name, "a number above 0, at most 1", to_text(decay));
+    };
+    check("image_decay", rates.image_decay);
+    check("text_decay", rates.text_decay);
+    return [=](std::string_view name) {
+        if (name.starts_with("logit_")) return 1.0;
+        const bool is_image = name.starts_with("visual.");
+        const std::size_t depth = (is_image ? image : text).depth(name);
+        const std::optional<std::size_t>& unlocked = is_image ? rates.image_unlocked : rates.text_unlocked;
+        if (unlocked && depth >= *unlocked) return 0.0;
+        return std::pow(is_image ? rates.image_decay : rates.text_decay, static_cast<double>(depth));
+    };
 }
 
 }  // namespace detail
-
-[[gnu::cold]] TANDEM_INLINE void TrainerOptions::check(std::size_t least_pairs, std::size_t pairs) const {
-    const auto positive = [](const char* option, std::size_t value) {
-        if (value == 0) throw Error(option, "1 or more", "0");
-    };
-    const auto not_negative = [](const char* option, double value) {
-        detail::check_option(std::isfinite(value) && value >= 0, option, "a finite number, 0 or above", value);
-    };
-    not_negative("TrainerOptions.seconds", seconds);
-    not_negative("TrainerOptions.clip_norm", clip_norm);
-    detail::check_option(average_decay >= 0 && average_decay < 1, "TrainerOptions.average_decay", "a number from 0 to below 1", average_decay);
-    positive("TrainerOptions.batch", batch);
-    positive("TrainerOptions.max_skipped", max_skipped);
-    positive("TrainerOptions.snapshot_every", snapshot_every);
-    positive("TrainerOptions.report_every", report_every);
-    if ((steps > 0) + (epochs > 0) + (seconds > 0) != 1) {
-        throw Error("TrainerOptions", "exactly one of steps, epochs and seconds to be set",
-                    "steps " + std::to_string(steps) + ", epochs " + std::to_string(epochs) + ", seconds " +
-                        detail::to_text(seconds));
-    }
-    if (batch < least_pairs) {
-        throw Error("TrainerOptions.batch",
-                    std::to_string(least_pairs) +
-                        " pairs or more, since this loss tells every pair from the others of its batch",
-                    std::to_string(batch));
-    }
-    if (micro_batch > batch)
-        throw Error("TrainerOptions.micro_batch", "at most the batch, " + std::to_string(batch), std::to_string(micro_batch));
-    if (pairs < batch) {
-        throw Error("Trainer", "at least one batch of " + std::to_string(batch) + " pairs",
-                    std::to_string(pairs) + " pairs");
-    }
-    parts().check("TrainerOptions");
-    if (ranks != nullptr && seconds > 0)
-        throw Error("TrainerOptions.seconds", "0, since ranks have clocks of their own: steps or epochs bound their run", detail::to_text(seconds));
-    if (epochs > std::numeric_limits<std::size_t>::max() / pairs) {
-        throw Error("TrainerOptions.epochs", "a number of steps that can be counted",
-                    std::to_string(epochs) + " epochs");
-    }
-}
-
-TANDEM_INLINE BatchParts TrainerOptions::parts() const {
-    const std::size_t all_shares = shares > 0 ? shares : ranks != nullptr ? ranks->size() : 1;
-    return {batch, micro_batch > 0 ? micro_batch : batch % all_shares == 0 ? batch / all_shares : batch, all_shares, ranks};
-}
-
-[[gnu::cold]] TANDEM_INLINE void TrainerOptions::add_to(RunInputs& inputs) const {
-    const auto add = [&](const char* name, const std::string& value) { inputs.emplace_back(name, value); };
-    const auto count = [&](const char* name, std::size_t value) { add(name, std::to_string(value)); };
-    const auto number = [&](const char* name, double value) { add(name, detail::to_text(value)); };
-    count("batch", batch);
-    count("steps", steps);
-    count("epochs", epochs);
-    number("seconds", seconds);
-    count("seed", seed.value);
-    number("clip_norm", clip_norm);
-    count("max_skipped", max_skipped);
-    if (parts().parts() > 1) count("micro_batch", micro_batch);
-    if (parts().shares > 1) count("shares", parts().shares);
-    if (average_decay > 0) number("average_decay", average_decay);
-}
-
-TANDEM_INLINE RateFactor TrainerOptions::whole_rate_factor() const {
-    if (!lock_image && !lock_text) return rate_factor;
-    return [image = lock_image, text = lock_text, rest = rate_factor](std::string_view name) {
-        const bool is_image = name.starts_with("visual."), is_text = !is_image && !name.starts_with("logit_");
-        if ((image && is_image) || (text && is_text)) return 0.0;
-        return rest ? rest(name) : 1.0;
-    };
-}
-
-TANDEM_INLINE void TrainerOptions::report(const StepReport& report) const {
-    const int rest = static_cast<int>(std::clamp(report.seconds_left, 0.0, 1e9));
-    std::array<char, 240> line;
-    const std::string total = report.steps > 0 ? "/" + std::to_string(report.steps) : "";
-    std::snprintf(line.data(), line.size(), "step %zu%s  loss %.4f  logit scale %.2f  rate %.3g  %.0f samples/s  data %.0f %%  %d:%02d left\n",
-                  report.step, total.c_str(), report.loss, report.logit_scale, report.rate, report.samples_per_second,
-                  100 * report.waiting, rest / 60, rest % 60);
-    *log << line.data() << std::flush;
-}
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -41481,6 +41754,114 @@ namespace detail {
     detail::check_rate("Sgd.rate", rate);
     detail::check_decay("Sgd.momentum", momentum);
     detail::check_weight_decay("Sgd.weight_decay", weight_decay);
+}
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/train/trainer.impl.hpp ----
+
+// Definitions of train/trainer.hpp.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+[[gnu::cold]] TANDEM_INLINE std::string short_name(std::string_view text) {
+    const std::size_t begin = text.find("Type = ") + 7;
+    std::string_view name = text.substr(begin, text.find_first_of(";]", begin) - begin);
+    const std::size_t end = std::min(name.find('<'), name.size());
+    if (name.substr(end).starts_with("<lambda") || name.starts_with("(lambda")) return "lambda";
+    name = name.substr(0, end);
+    return std::string(name.substr(name.rfind(':') + 1));
+}
+
+TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::size_t size, Seed run) : number(epoch), order(size) {
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    Random shuffler(run, epoch);
+    shuffle(order, shuffler);
+    seed = Seed{shuffler.state()};
+}
+
+}  // namespace detail
+
+[[gnu::cold]] TANDEM_INLINE void TrainerOptions::check(std::size_t least_pairs, std::size_t pairs) const {
+    const auto positive = [](const char* option, std::size_t value) {
+        if (value == 0) throw Error(option, "1 or more", "0");
+    };
+    const auto not_negative = [](const char* option, double value) {
+        detail::check_option(std::isfinite(value) && value >= 0, option, "a finite number, 0 or above", value);
+    };
+    not_negative("TrainerOptions.seconds", seconds);
+    not_negative("TrainerOptions.clip_norm", clip_norm);
+    detail::check_option(average_decay >= 0 && average_decay < 1, "TrainerOptions.average_decay", "a number from 0 to below 1", average_decay);
+    positive("TrainerOptions.batch", batch);
+    positive("TrainerOptions.max_skipped", max_skipped);
+    positive("TrainerOptions.snapshot_every", snapshot_every);
+    positive("TrainerOptions.report_every", report_every);
+    if ((steps > 0) + (epochs > 0) + (seconds > 0) != 1) {
+        throw Error("TrainerOptions", "exactly one of steps, epochs and seconds to be set",
+                    "steps " + std::to_string(steps) + ", epochs " + std::to_string(epochs) + ", seconds " +
+                        detail::to_text(seconds));
+    }
+    if (batch < least_pairs) {
+        throw Error("TrainerOptions.batch",
+                    std::to_string(least_pairs) +
+                        " pairs or more, since this loss tells every pair from the others of its batch",
+                    std::to_string(batch));
+    }
+    if (micro_batch > batch)
+        throw Error("TrainerOptions.micro_batch", "at most the batch, " + std::to_string(batch), std::to_string(micro_batch));
+    if (pairs < batch) {
+        throw Error("Trainer", "at least one batch of " + std::to_string(batch) + " pairs",
+                    std::to_string(pairs) + " pairs");
+    }
+    parts().check("TrainerOptions");
+    if (ranks != nullptr && seconds > 0)
+        throw Error("TrainerOptions.seconds", "0, since ranks have clocks of their own: steps or epochs bound their run", detail::to_text(seconds));
+    if (epochs > std::numeric_limits<std::size_t>::max() / pairs) {
+        throw Error("TrainerOptions.epochs", "a number of steps that can be counted",
+                    std::to_string(epochs) + " epochs");
+    }
+}
+
+TANDEM_INLINE BatchParts TrainerOptions::parts() const {
+    const std::size_t all_shares = shares > 0 ? shares : ranks != nullptr ? ranks->size() : 1;
+    return {batch, micro_batch > 0 ? micro_batch : batch % all_shares == 0 ? batch / all_shares : batch, all_shares, ranks};
+}
+
+[[gnu::cold]] TANDEM_INLINE void TrainerOptions::add_to(RunInputs& inputs) const {
+    const auto add = [&](const char* name, const std::string& value) { inputs.emplace_back(name, value); };
+    const auto count = [&](const char* name, std::size_t value) { add(name, std::to_string(value)); };
+    const auto number = [&](const char* name, double value) { add(name, detail::to_text(value)); };
+    count("batch", batch);
+    count("steps", steps);
+    count("epochs", epochs);
+    number("seconds", seconds);
+    count("seed", seed.value);
+    number("clip_norm", clip_norm);
+    count("max_skipped", max_skipped);
+    if (parts().parts() > 1) count("micro_batch", micro_batch);
+    if (parts().shares > 1) count("shares", parts().shares);
+    if (average_decay > 0) number("average_decay", average_decay);
+}
+
+TANDEM_INLINE RateFactor TrainerOptions::whole_rate_factor() const {
+    if (!lock_image && !lock_text) return rate_factor;
+    return [image = lock_image, text = lock_text, rest = rate_factor](std::string_view name) {
+        const bool is_image = name.starts_with("visual."), is_text = !is_image && !name.starts_with("logit_");
+        if ((image && is_image) || (text && is_text)) return 0.0;
+        return rest ? rest(name) : 1.0;
+    };
+}
+
+TANDEM_INLINE void TrainerOptions::report(const StepReport& report) const {
+    const int rest = static_cast<int>(std::clamp(report.seconds_left, 0.0, 1e9));
+    std::array<char, 240> line;
+    const std::string total = report.steps > 0 ? "/" + std::to_string(report.steps) : "";
+    std::snprintf(line.data(), line.size(), "step %zu%s  loss %.4f  logit scale %.2f  rate %.3g  %.0f samples/s  data %.0f %%  %d:%02d left\n",
+                  report.step, total.c_str(), report.loss, report.logit_scale, report.rate, report.samples_per_second,
+                  100 * report.waiting, rest / 60, rest % 60);
+    *log << line.data() << std::flush;
 }
 
 }  // namespace tandem::inline TANDEM_ABI

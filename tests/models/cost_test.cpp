@@ -1,8 +1,10 @@
 // A config's cost as a constant against what its model does: parameters, products, memory.
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
+#include <span>
 #include <type_traits>
 
 #include <tandem/losses/contrastive.hpp>
@@ -71,6 +73,26 @@ void check_memory() {
                             (td::image_cost(config).training() + td::text_cost(config, tokens).training()));
     CAPTURE(training, expected);
     CHECK(is_within(training, expected, 0.1));
+
+    // Blocks computed again: the same gradient in less memory.
+    Model again;
+    typename Model::Workspace less;
+    less.recompute = td::Recompute::blocks;
+    const auto recomputed =
+        static_cast<double>(count_bytes([&] { model.loss_and_gradient(batch.images, batch.ids, td::InfoNce{}, again, less); }));
+    const double expected_less =
+        static_cast<double>(count * sizeof(float) * (td::image_cost(config).training(td::Recompute::blocks) +
+                                                     td::text_cost(config, tokens).training(td::Recompute::blocks)));
+    CAPTURE(recomputed, expected_less);
+    CHECK(is_within(recomputed, expected_less, 0.1));
+    if (Model::recomputes_image) CHECK(expected_less < 0.5 * expected);
+    td::for_each_parameter(
+        [](const auto& name, const auto& first, const auto& second) {
+            INFO(name.view());
+            // By bytes: of pictures that are all the same, a batch's norm has no gradient.
+            CHECK(std::ranges::equal(std::as_bytes(first.elements()), std::as_bytes(second.elements())));
+        },
+        gradient, again);
 
     Model fresh{td::Seed{0}};
     // No more than a model takes at once.

@@ -247,6 +247,14 @@ class Train(TrainCase):
         self.assertTrue(all(re.match(r"logit_scale|visual\.(transformer\.resblocks\.3\.|ln_post|proj)", name) for name in changed), changed)
         self.assertIn("visual.proj", changed)
         self.assertIn("visual.ln_post.weight", changed)
+        self.train("last", pretrained="logs/direct", lock_image=True, lock_text=True, lock_text_unlocked_layers=1)
+        after = dict(self.tensors("last"))
+        self.assertEqual(sorted(name for name in before if before[name] != after[name]), ["logit_scale", "text_projection"])
+        # Blocks computed again: the same bits.
+        self.train("again", log_every_n_steps=1, grad_checkpointing=True)
+        self.assertEqual(self.weights("again"), self.weights("direct"))
+        self.train("decay", log_every_n_steps=1, image_layer_decay=0.5, text_layer_decay=1e-3)
+        self.assertNotEqual(self.weights("decay"), self.weights("direct"))
         self.train("noise", data=None, dataset_type="synthetic", train_num_samples=60)
 
     def tensors(self, name):
@@ -278,7 +286,6 @@ class Train(TrainCase):
     def test_wrong_options_are_refused_before_anything_is_begun(self):
         for words, sentence in (
             (["--workers", "8"], "--workers: open_clip has it, this program not: leave it out"),
-            (["--grad-checkpointing"], "--grad-checkpointing: open_clip has it, this program not: --accum-freq"),
             (["--torchcompile"], "--torchcompile: open_clip has it, this program not"),
             (["--nonsense"], "--nonsense: expected an option of --help, found none of that name"),
             (["--batch-size", "0"], "--batch-size: expected a whole number from 1"),
@@ -287,11 +294,17 @@ class Train(TrainCase):
             (["--siglip"], "--siglip: expected an architecture with .logit_bias = true, found it"),
             (["--model", "ViT-L-99"], "--model: expected one of architecture|vit_b_32"),
             (["--momentum", "0.9"], "--momentum: expected an option of --opt adamw"),
-            (["--aug-cfg", "color_jitter=(0.1,0.1)"], "--aug-cfg: expected scale=(low,high)"),
+            (["--aug-cfg", "re_prob=0.1"], "--aug-cfg: expected scale=(low,high)"),
+            (["--aug-cfg", "color_jitter=(0.1,0.1)", "color_jitter_prob=0.8"], "--aug-cfg color_jitter: expected four numbers"),
+            (["--aug-cfg", "color_jitter=(0.1,0.1,0.1,0.1)"], "--aug-cfg: expected color_jitter=(b,c,s,h) and color_jitter_prob=share together, found one of them"),
+            (["--aug-cfg", "gray_scale_prob=2"], "--aug-cfg gray_scale_prob: expected a number from 0 to 1, found 2"),
             (["--aug-cfg", "scale=(2,3)"], "--aug-cfg scale: expected shares of the area"),
             (["--resume", "epoch_3.pt"], "--resume: expected latest"),
             (["--lr-scheduler", "const-cooldown"], "--epochs-cooldown: expected it and --lr-scheduler const-cooldown together"),
             (["--lock-image-unlocked-groups", "2"], "--lock-image-unlocked-groups: expected --lock-image beside it"),
+            (["--lock-text-unlocked-layers", "2"], "--lock-text-unlocked-layers: expected --lock-text beside it"),
+            (["--text-layer-decay", "0"], "--text-layer-decay: expected a number above 0, at most 1, found 0"),
+            (["--image-layer-decay", "1.1"], "--image-layer-decay: expected a number from 0 to 1, found 1.1"),
             (["--imagenet-val", "numbers"], "--imagenet-val: expected folders that are named by what they show"),
             (["--lr-scheduler", "const-cooldown", "--epochs-cooldown", "1", "--lr-cooldown-end", "1"], "--lr-cooldown-end: expected a rate of at most --lr"),
             (["--bucket-pool", "3"], "--bucket-pool: open_clip has it, this program not"),
@@ -300,7 +313,7 @@ class Train(TrainCase):
             result = self.train("wrong", *words, code=1 if words[0] == "--imagenet-val" else 2, **{words[0][2:].replace("-", "_"): None})
             self.assertIn(sentence, result.stderr)
             shutil.rmtree(self.run_folder("wrong"), ignore_errors=True)
-        self.train("spelled", "--aug-cfg", "scale=(0.5, 1.0)", "ratio=(0.8,1.2)", opt="timm/lion", val_frequency=0, save_frequency=0)
+        self.train("spelled", "--aug-cfg", "scale=(0.5, 1.0)", "ratio=(0.8,1.2)", "color_jitter=(0.32, 0.32, 0.32, 0.08)", "color_jitter_prob=0.8", "gray_scale_prob=0.2", opt="timm/lion", val_frequency=0, save_frequency=0)
         self.assertEqual([path.name for path in (self.run_folder("spelled") / "checkpoints").iterdir()], ["snapshot.safetensors"])
         self.assertIn("--train-data", self.run_command([self.program, "--help"]).stdout)
 

@@ -48,7 +48,7 @@ struct PairOptions {
     bool strict = false;                        ///< a damaged, missing or oversized image is an Error, not skipped
     std::size_t memory = std::size_t{4} << 30;  ///< bytes of stored images to keep; beyond, they are read when needed
 
-    ViewOptions view() const { return {preprocess, crop, flip, decode}; }
+    ViewOptions view() const { return {.preprocess = preprocess, .crop = crop, .flip = flip, .decode = decode}; }
 };
 
 /// Pairs a Trainer trains on. Every image is read once when the set is made, in parallel; one that cannot be is skipped

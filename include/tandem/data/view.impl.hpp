@@ -9,6 +9,7 @@
 #include <tandem/core/random.hpp>
 #include <tandem/core/to_text.hpp>
 #include <tandem/data/view.hpp>
+#include <tandem/images/color_jitter.hpp>
 #include <tandem/images/image.hpp>
 #include <tandem/images/transform.hpp>
 
@@ -17,7 +18,10 @@ namespace tandem::inline TANDEM_ABI::detail {
 TANDEM_INLINE void write_view(const Image& whole, const ViewOptions& options, Random& random, std::span<float> image) {
     const Preprocess& recipe = options.preprocess;
     Image seen = options.crop ? (*options.crop)(whole, recipe.size, recipe.filter, random, recipe.resize_as) : fit_image(whole, recipe);
-    if (options.flip > 0 && random.uniform() < options.flip) seen = flip_horizontal(seen);
+    const auto is_drawn = [&](double share) { return share > 0 && random.uniform() < share; };
+    if (is_drawn(options.flip)) seen = flip_horizontal(seen);
+    if (is_drawn(options.jitter_share)) seen = options.jitter(seen, random);
+    if (is_drawn(options.grayscale_share)) seen = grayscale(seen);
     normalise(seen, recipe.mean, recipe.deviation, image);
 }
 
@@ -47,7 +51,14 @@ TANDEM_INLINE void write_view(const Image& whole, const ViewOptions& options, Ra
         crop = to_text(part->scale_low) + " to " + to_text(part->scale_high) + " of the area, " + to_text(part->ratio_low) + " to " +
                to_text(part->ratio_high) + " as wide";
     }
-    return {{"preprocess", numbers}, {"crop", crop}, {"flip", to_text(options.flip)}};
+    std::map<std::string, std::string> all{{"preprocess", numbers}, {"crop", crop}, {"flip", to_text(options.flip)}};
+    if (options.jitter_share > 0) {
+        const ColorJitter& jitter = options.jitter;
+        all["jitter"] = to_text(options.jitter_share) + " by " + to_text(jitter.brightness) + ", " + to_text(jitter.contrast) + ", " +
+                        to_text(jitter.saturation) + ", " + to_text(jitter.hue);
+    }
+    if (options.grayscale_share > 0) all["grayscale"] = to_text(options.grayscale_share);
+    return all;
 }
 
 }  // namespace tandem::inline TANDEM_ABI::detail

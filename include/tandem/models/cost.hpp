@@ -94,8 +94,8 @@ constexpr std::size_t executed_flops(const auto& config) { return detail::whole_
 
 /// Bytes of activations that a training step holds for one pair, or one item of a tower, in elements of C.
 template <class C = float>
-constexpr std::size_t training_bytes(const auto& config) {
-    return detail::whole_cost(config).training() * sizeof(C);
+constexpr std::size_t training_bytes(const auto& config, Recompute recompute = Recompute::nothing) {
+    return detail::whole_cost(config).training(recompute) * sizeof(C);
 }
 
 /// Bytes that each of several ranks sends in a training step on a batch of so many pairs (see BatchParts): gradients twice, but for the part that a

@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <tandem/nn/block.hpp>
@@ -43,6 +44,14 @@ struct Transformer {
         std::vector<Tensor<C, Shape<dynamic, width>>> streams{2};
         std::vector<typename Layer::Saved> blocks{1};
         Tensor<C, Shape<dynamic, width>> scratch, picked;
+        Recompute recompute = Recompute::nothing;  ///< where blocks are computed again, they all have blocks[0] in turn
+        /// Then, what stochastic depth drops of each block.
+        struct Drops {
+            std::vector<C> mixer, mlp;
+        };
+        std::vector<Drops> drops;
+
+        typename Layer::Saved& block(std::size_t layer) { return blocks[recompute == Recompute::blocks ? 0 : layer]; }
     };
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
@@ -95,8 +104,9 @@ struct Transformer {
         prepare(sequences, saved, keep, random);
         const Rows<C, width> from = forward_blocks(layers() - 1, sequences, saved, keep);
         saved.picked.resize(picked.size());
-        resblocks.back().forward_picked(from, saved.picked, sequences, picked, saved.blocks[keep ? layers() - 1 : 0],
-                                        keep);
+        with_drops(layers() - 1, saved, keep, [&](auto& block) {
+            resblocks.back().forward_picked(from, saved.picked, sequences, picked, block, keep);
+        });
         return saved.picked;
     }
 
@@ -111,8 +121,10 @@ struct Transformer {
                          std::span<const std::size_t> picked, Saved& saved,
                          Transformer& gradient) const requires Trainable<T> {
         saved.scratch.resize(g.extent(0));
-        resblocks.back().backward_picked(saved.streams[layers() - 1], g_picked, g, saved.scratch, sequences, picked,
-                                         saved.blocks[layers() - 1], gradient.resblocks.back());
+        with_drops(layers() - 1, saved, true, [&](auto& block) {
+            resblocks.back().backward_picked(saved.streams[layers() - 1], g_picked, g, saved.scratch, sequences, picked, block,
+                                             gradient.resblocks.back());
+        });
         backward_blocks(layers() - 1, g, sequences, saved, gradient);
     }
 
@@ -136,21 +148,40 @@ private:
     std::size_t layers() const { return resblocks.size(); }
 
     void prepare(const Sequences<C>& sequences, Saved& saved, bool keep, Random* random) const {
-        if (keep && saved.blocks.size() != layers()) {
+        const bool recomputes = saved.recompute == Recompute::blocks;
+        if (const std::size_t held = recomputes ? 1 : layers(); keep && (saved.blocks.size() != held || saved.streams.size() != layers() + 1)) {
             std::vector<Tensor<C, Shape<dynamic, width>>> streams(layers() + 1);
             streams.front() = std::move(saved.streams.front());
             saved.streams = std::move(streams);
-            saved.blocks = std::vector<typename Layer::Saved>(layers());
+            saved.blocks = std::vector<typename Layer::Saved>(held);
         }
         if constexpr (parts.drop_path_rate > 0) {
-            for (std::size_t i = 0; i < saved.blocks.size(); ++i) {
+            if (recomputes) saved.drops.resize(layers());
+            for (std::size_t i = 0; i < (keep ? layers() : 1); ++i) {
                 const double rate =
                     layers() > 1 ? parts.drop_path_rate * static_cast<double>(i) / static_cast<double>(layers() - 1)
                                  : 0;
-                draw(saved.blocks[i].mixer.drop, sequences.count(), rate, random);
-                draw(saved.blocks[i].mlp.drop, sequences.count(), rate, random);
+                draw(recomputes && keep ? saved.drops[i].mixer : saved.blocks[i].mixer.drop, sequences.count(), rate, random);
+                draw(recomputes && keep ? saved.drops[i].mlp : saved.blocks[i].mlp.drop, sequences.count(), rate, random);
             }
         }
+    }
+
+    /// body(what is kept of block `layer`), with what stochastic depth drops of it.
+    template <class Body>
+    static void with_drops(std::size_t layer, Saved& saved, bool keep, const Body& body) {
+        if (!keep) return body(saved.blocks[0]);
+        auto& block = saved.block(layer);
+        if constexpr (parts.drop_path_rate > 0) {
+            if (saved.recompute == Recompute::blocks) {
+                std::swap(block.mixer.drop, saved.drops[layer].mixer);
+                std::swap(block.mlp.drop, saved.drops[layer].mlp);
+                body(block);
+                std::swap(block.mixer.drop, saved.drops[layer].mixer);
+                return std::swap(block.mlp.drop, saved.drops[layer].mlp);
+            }
+        }
+        body(block);
     }
 
     /// 0 with probability `rate`, else 1 / (1 − rate), so that the mean is 1.
@@ -165,7 +196,8 @@ private:
             auto& from = saved.streams[keep ? i : i % 2];
             auto& to = saved.streams[keep ? i + 1 : (i + 1) % 2];
             to.resize(rows);
-            resblocks[i].forward(from, to, sequences, saved.blocks[keep ? i : 0], keep);
+            const bool keeps = keep && (saved.recompute == Recompute::nothing || i + 1 == layers());
+            with_drops(i, saved, keep, [&](auto& block) { resblocks[i].forward(from, to, sequences, block, keeps); });
         }
         return saved.streams[keep ? count : count % 2];
     }
@@ -173,11 +205,15 @@ private:
     void backward_blocks(std::size_t count, Rows<C, width> g, const Sequences<C>& sequences, Saved& saved,
                          Transformer& gradient) const requires Trainable<T> {
         saved.scratch.resize(g.extent(0));
-        if (count > 1) saved.blocks[0].lend(saved.blocks[count - 1]);
+        const bool recomputes = saved.recompute == Recompute::blocks;
+        if (count > 1 && !recomputes) saved.blocks[0].lend(saved.blocks[count - 1]);
         for (std::size_t i = count; i-- > 0;) {
-            resblocks[i].backward(saved.streams[i], g, saved.scratch, sequences, saved.blocks[i],
-                                  gradient.resblocks[i]);
-            if (i > 0) saved.blocks[i].lend(saved.blocks[i - 1]);
+            with_drops(i, saved, true, [&](auto& block) {
+                // What comes out is there already: in the stream that the block behind has no more use for.
+                if (recomputes && i + 1 < layers()) resblocks[i].forward(saved.streams[i], saved.streams[i + 1], sequences, block, true);
+                resblocks[i].backward(saved.streams[i], g, saved.scratch, sequences, block, gradient.resblocks[i]);
+            });
+            if (i > 0 && !recomputes) saved.blocks[i].lend(saved.blocks[i - 1]);
         }
     }
 };
@@ -234,6 +270,8 @@ constexpr Cost transformer_cost(const BlockShape& shape, std::size_t tokens, std
     Cost total = layers * block;
     total.executed = (layers - 1) * block.executed + last.executed;
     total.saved = (layers - 1) * block.saved + last.saved + rows;
+    // Of each block its output, the stream, and of the largest what it keeps.
+    total.spared = (layers - 1) * (block.saved - rows) - (layers > 1 && block.saved > rows + last.saved ? block.saved - rows - last.saved : 0);
     total.inference = (layers > 1 ? block.inference : 0) + (picks || layers == 1 ? last.inference : 0) + 2 * rows;
     total.scratch = (layers > 1 ? block.scratch : 0) + (picks || layers == 1 ? last.scratch : 0) + 2 * rows;
     return total;

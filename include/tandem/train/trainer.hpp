@@ -124,7 +124,9 @@ struct TrainerOptions {
     /// Towers that stay as they are: open_clip's --lock-image and --lock-text. They embed as in inference, BatchNorm by its running means,
     /// and cost no backward pass.
     bool lock_image = false, lock_text = false;
-    RateFactor rate_factor{};  ///< of every other parameter
+    RateFactor rate_factor{};  ///< of every other parameter; layer_rates() makes some
+    /// Memory for time, with the same gradients: open_clip's --grad-checkpointing.
+    Recompute recompute = Recompute::nothing;
     double average_decay = 0;  ///< of a running average of the weights, from where a run begins, below 1; 0: none. See Trainer::average()
     /// Ends a run where it is set, behind the step under way, saved if there is a snapshot: a signal's handler may set it.
     const std::atomic<bool>* stop = nullptr;
@@ -365,6 +367,7 @@ private:
         if (factor_) factors_text();
         work_.lock_image = options_.lock_image;
         work_.lock_text = options_.lock_text;
+        work_.recompute = options_.recompute;
         work_.shares = parts_.shares;
         work_.ranks = parts_.ranks;
         average_.reset();
