@@ -1,6 +1,7 @@
 // tandem's side of benchmarks/compare.sh: one process, one precision. It loads the checkpoint and answers the lines on
 // its standard input (benchmarks/compare_peers.py describes them).
-//   compare PRECISION FOLDER THREADS          answers until its input ends; PRECISION is f32, bf16, amp_bf16 or int8
+//   compare PRECISION FOLDER THREADS          answers until its input ends; PRECISION is f32, bf16, amp_bf16 or int8, and
+//                                             FOLDER is named vit_b_32, or vit_l_14 or vit_b_16_siglip: their image towers
 //   compare PRECISION FOLDER THREADS first    the first embedding and no more, then the peak of its memory
 //   compare PRECISION FOLDER THREADS packed   the same of a packed file of the model, made where it is not there
 #include <algorithm>
@@ -32,10 +33,11 @@ namespace td = tandem;
 
 namespace {
 
-constexpr auto config = td::vit_b_32;
-constexpr std::size_t image_size = 3 * config.vision.image.area();
-constexpr std::size_t context = config.text.context;
-constexpr std::size_t checked = 32;
+constexpr auto whole = td::vit_b_32;
+/// As open_clip runs it: timm's image tower has the exact GELU, that of transformers and of the paper's code the tanh form.
+constexpr auto siglip = td::with_activation(td::vit_b_16_siglip, td::Gelu{});
+constexpr std::size_t image_size = 3 * whole.vision.image.area();  // of all models here
+constexpr std::size_t context = whole.text.context;
 
 /// The first `count` elements of a file that holds nothing else.
 template <class T>
@@ -88,7 +90,8 @@ void embed_first(const auto& model, const std::filesystem::path& folder) {
     std::cin.get();
 }
 
-template <class T>
+/// A model with captions and training, or its image tower alone.
+template <auto config, class T, bool is_whole = false>
 class Worker {
     using Model = td::Clip<config, T>;
     using Images = td::Tensor<float, typename Model::Vision::Input::shape>;
@@ -96,12 +99,15 @@ class Worker {
 
 public:
     explicit Worker(std::filesystem::path folder) : folder_(std::move(folder)) {
-        td::load_weights(model_, folder_ / "model.safetensors");
+        td::load_weights(model_, folder_ / "model.safetensors", {.towers = is_whole ? td::Towers::both : td::Towers::image});
     }
 
     void serve(std::size_t threads) {
-        all_images_ = read<float>(folder_ / "images.f32", checked * image_size);
-        all_ids_ = read<td::Id>(folder_ / "ids.i32", std::filesystem::file_size(folder_ / "ids.i32") / sizeof(td::Id));
+        const auto all = [&]<class Element>(const char* name, std::vector<Element>& to) {
+            to = read<Element>(folder_ / name, std::filesystem::file_size(folder_ / name) / sizeof(Element));
+        };
+        all("images.f32", all_images_);
+        if (is_whole) all("ids.i32", all_ids_);
         std::cout << td::kernels::name_of(td::kernels::active_isa()) << std::endl;
         for (std::string line; std::getline(std::cin, line);) {
             std::istringstream words(line);
@@ -116,8 +122,10 @@ public:
             } else if (verb == "loss") {
                 std::cout << loss_;
             } else if (verb == "embed" && words >> work) {
+                check(work);
                 write(work);
             } else if ((verb == "time" || verb == "flops") && words >> work >> batch >> begin >> repeats) {
+                check(work);
                 for (std::size_t i = begin; i < begin + repeats; ++i) {
                     std::cout << (verb == "time" ? milliseconds(work, batch, i) : flops(work, batch, i)) << ' ';
                 }
@@ -129,6 +137,10 @@ public:
     }
 
 private:
+    static void check(const std::string& work) {
+        if (!is_whole && work != "image") throw td::Error("compare", "image, of this model", work);
+    }
+
     Images images(std::size_t count) const {
         Images batch(count);
         std::copy_n(all_images_.data(), count * image_size, batch.data());
@@ -145,15 +157,18 @@ private:
 
     double milliseconds(const std::string& work, std::size_t count, std::size_t index) {
         const Images image_batch = images(count);
-        const Ids id_batch = ids(count, index);
+        Ids id_batch;
+        if (work != "image") id_batch = ids(count, index);
         const auto begin = std::chrono::steady_clock::now();
         if (work == "image") {
             (void)model_.encode_image(image_batch);
-        } else if (work.starts_with("text")) {
-            (void)model_.encode_text(id_batch);
-        } else {
-            if (!training_) training_ = std::make_unique<Training<Model>>();
-            loss_ = training_->step(model_, image_batch, id_batch);
+        } else if constexpr (is_whole) {
+            if (work.starts_with("text")) {
+                (void)model_.encode_text(id_batch);
+            } else {
+                if (!training_) training_ = std::make_unique<Training<Model>>();
+                loss_ = training_->step(model_, image_batch, id_batch);
+            }
         }
         return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count();
     }
@@ -167,14 +182,19 @@ private:
         for (std::size_t i = 0; i < count; ++i) {
             const td::Id* const row = batch.data() + i * context;
             const auto tokens = static_cast<std::size_t>(std::max_element(row, row + context) - row) + 1;
-            text += static_cast<double>(config.text.cost(tokens).flops + 2 * config.text.width * config.embedding);
+            text += static_cast<double>(whole.text.cost(tokens).flops + 2 * whole.text.width * whole.embedding);
         }
         return work.starts_with("text") ? text : 3 * (image + text);
     }
 
     void write(const std::string& work) const {
-        const auto embeddings =
-            work == "image" ? model_.encode_image(images(checked)) : model_.encode_text(ids(checked, 0));
+        const std::size_t count = all_images_.size() / image_size;
+        typename Model::Embeddings embeddings;
+        if (work == "image") {
+            embeddings = model_.encode_image(images(count));
+        } else if constexpr (is_whole) {
+            embeddings = model_.encode_text(ids(count, 0));
+        }
         std::ofstream(folder_ / "found", std::ios::binary)
             .write(reinterpret_cast<const char*>(embeddings.data()),
                    static_cast<std::streamsize>(embeddings.size() * sizeof(float)));
@@ -190,17 +210,21 @@ private:
 
 template <class T>
 void run(const std::filesystem::path& folder, std::size_t threads, const std::string& precision, const std::string& what) {
+    const std::string model = folder.filename();
+    if (what.empty() && model == "vit_l_14") return Worker<td::vit_l_14, T>(folder).serve(threads);
+    if (what.empty() && model == "vit_b_16_siglip") return Worker<siglip, T>(folder).serve(threads);
+    if (model != "vit_b_32") throw td::Error("compare", "a folder named vit_b_32" + std::string(what.empty() ? ", vit_l_14 or vit_b_16_siglip" : ""), model);
     if (what == "packed") {
         const td::PackedOptions options{.source = folder / "model.safetensors", .log = nullptr};
-        return embed_first(*td::map_packed<config, T>(folder / ("packed_" + precision + ".safetensors"), options), folder);
+        return embed_first(*td::map_packed<whole, T>(folder / ("packed_" + precision + ".safetensors"), options), folder);
     }
     if (what == "first") {
         // The peers' files for this row hold the image tower alone.
-        td::Clip<config, T> model;
-        td::load_weights(model, folder / "model.safetensors", {.towers = td::Towers::image});
-        return embed_first(model, folder);
+        td::Clip<whole, T> model_of_one;
+        td::load_weights(model_of_one, folder / "model.safetensors", {.towers = td::Towers::image});
+        return embed_first(model_of_one, folder);
     }
-    Worker<T>(folder).serve(threads);
+    Worker<whole, T, true>(folder).serve(threads);
 }
 
 }  // namespace

@@ -13,15 +13,29 @@ import sys
 import time
 from pathlib import Path
 
+import compare_models
 import numpy
 from compare_peers import SETTINGS
 
 HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent / "build" / "compare"
-FILES = BUILD / "files"  # the model in all formats, the inputs, and the workers' logs
+FILES = BUILD / "files"  # a folder a model: its formats, the inputs, and the workers' logs
+
+
+# The rows of other models than ViT-B/32.
+OTHERS = {f"image_{model}": model for model in compare_models.MODELS if model != "vit_b_32"}
 
 
 class Row(collections.namedtuple("Row", "work precision batch")):
+    @property
+    def model(self):
+        return OTHERS.get(self.work, "vit_b_32")
+
+    @property
+    def asked(self):
+        """The work as workers know it."""
+        return "image" if self.work in OTHERS else self.work
+
     @property
     def kind(self):
         """Which of the peers' SETTINGS apply."""
@@ -42,6 +56,7 @@ class Row(collections.namedtuple("Row", "work precision batch")):
 ROWS = [
     *(Row(work, precision, batch) for precision in ("f32", "bf16", "int8")
       for work, batch in (("image", 1), ("image", 8), ("image", 32), ("text", 32), ("text_padded", 32))),
+    *(Row(work, precision, 8) for work in OTHERS for precision in ("f32", "bf16", "int8")),
     *(Row(work, precision, 32) for precision in ("f32", "bf16") for work in ("train", "train_padded")),
     *(Row(work, precision, 1) for precision in ("f32", "int8")
       for work in ("cold_start", "cold_start_packed", "memory", "memory_of_ten")),
@@ -87,7 +102,7 @@ class Worker:
         return [float(word) for word in self.answer().split()]
 
     def milliseconds(self, row, begin, repeats):
-        return self.ask("time", row.work, row.batch, begin, repeats)
+        return self.ask("time", row.asked, row.batch, begin, repeats)
 
     def close(self):
         with contextlib.suppress(BrokenPipeError):
@@ -100,32 +115,32 @@ class Comparison:
         self.rounds, self.threads = options.rounds, options.threads
         self.results, self.left_out, self.checked, self.loss, self.kernels = [], [], set(), 0.0, ""
 
-    def command(self, setting, kind):
+    def command(self, setting, kind, model):
         if setting == "tandem":
             program = [BUILD / "benchmarks" / "compare", "amp_bf16" if kind == "train bf16" else kind.split()[-1]]
         else:
             program = [sys.executable, HERE / "compare_peers.py", setting]
-        return [str(word) for word in (*program, FILES, self.threads)]
+        return [str(word) for word in (*program, FILES / model, self.threads)]
 
     def leave_out(self, what):
         print(f"Left out: {what}", flush=True)
         self.left_out.append(what)
 
-    def open(self, setting, kind, stack):
-        log = FILES / (re.sub(r"\W+", "_", f"{setting} {kind}") + ".log")
-        worker = Worker(setting, self.command(setting, kind), log)
+    def open(self, setting, kind, model, stack):
+        log = FILES / model / (re.sub(r"\W+", "_", f"{setting} {kind}") + ".log")
+        worker = Worker(setting, self.command(setting, kind, model), log)
         stack.callback(worker.close)
         return worker
 
-    def compare_group(self, kind, rows):
-        """The rows of one precision, inference or training, by workers that live as long."""
+    def compare_group(self, kind, model, rows):
+        """The rows of one model in one precision, inference or training, by workers that live as long."""
         with contextlib.ExitStack() as stack:
-            tandem, peers = self.open("tandem", kind, stack), []
+            tandem, peers = self.open("tandem", kind, model, stack), []
             self.kernels = tandem.greeting
-            print(f"{kind}: tandem's kernels are those for {tandem.greeting}", flush=True)
+            print(f"{model} {kind}: tandem's kernels are those for {tandem.greeting}", flush=True)
             for setting in SETTINGS[kind]:
                 try:
-                    peers.append(self.open(setting, kind, stack))
+                    peers.append(self.open(setting, kind, model, stack))
                 except WorkerError as error:
                     self.leave_out(error)
             for row in rows:
@@ -146,7 +161,7 @@ class Comparison:
                 found = worker.milliseconds(row, begin, untimed + repeats)[untimed:]
                 times[worker.name].append(sum(found) / repeats / row.batch)
                 if worker is tandem:
-                    flops = worker.ask("flops", row.work, row.batch, begin, untimed + repeats)[untimed:]
+                    flops = worker.ask("flops", row.asked, row.batch, begin, untimed + repeats)[untimed:]
                     shares.append(1e-6 * sum(flops) / sum(found) / worker.ask("ceiling")[0])
             turns.append(turns.pop(0))
         self.add(row, {name: statistics.median(found) for name, found in times.items()}, statistics.median(shares))
@@ -173,8 +188,9 @@ class Comparison:
         return {worker: tried[worker] for worker in [tandem, *best]} if best else {}
 
     def check(self, row, worker):
-        """Ends the program if a worker does not compute what the others do. Once for each kind of work."""
-        work = "train" if row.work.startswith("train") else row.work
+        """Leaves out a peer that does not compute what open_clip does, and ends the program if tandem does not. Once for each kind of
+        work."""
+        work = "train" if row.work.startswith("train") else row.asked
         if (worker, work) in self.checked:
             return
         self.checked.add((worker, work))
@@ -188,7 +204,7 @@ class Comparison:
             text = f"loss {loss:.5f}, tandem's is {self.loss:.5f}"
         else:
             worker.ask("embed", work)
-            found, expected = (numpy.fromfile(FILES / name, numpy.float32).reshape(-1, 512)
+            found, expected = (numpy.fromfile(FILES / row.model / name, numpy.float32).reshape(compare_models.MODELS[row.model][1], -1)
                                for name in ("found", f"{work.split('_')[0]}.reference"))
             if row.precision == "f32":
                 distance = abs(found - expected).max()
@@ -198,13 +214,17 @@ class Comparison:
                 bar, cosine = LEAST_COSINE[side, row.precision], (found * expected).sum(axis=1).min()
                 agrees = cosine >= bar
                 text = f"least cosine to open_clip's embeddings is {cosine:.5f}, the bar {bar}"
-        if not agrees:
-            sys.exit(f"compare.py: {worker.name}, {row.work} {row.precision}: {text}")
+        if agrees:
+            return
+        message = f"{worker.name}, {row.work} {row.precision}: {text}"
+        if side == "peer":
+            raise WorkerError(message)
+        sys.exit(f"compare.py: {message}")
 
     def open_first(self, setting, kind):
         """A fresh process that has its first image embedding."""
         of, what = ("tandem", "packed") if setting == "tandem, packed" else (setting, "first")
-        return Worker(setting, [*self.command(of, kind), what], FILES / "first.log")
+        return Worker(setting, [*self.command(of, kind, "vit_b_32"), what], FILES / "first.log")
 
     def first(self, setting, kind):
         """A fresh process's milliseconds to its first image embedding, and the MB it then had at most."""
@@ -256,7 +276,7 @@ class Comparison:
             "ceiling_share": None if share is None else round(share, 3)})
 
     def print_table(self):
-        line = "{:<12} {:<5} {:>5} {:>10} {:>10} {:<3} {:<30} {:>6} {:>8}"
+        line = "{:<21} {:<5} {:>5} {:>10} {:>10} {:<3} {:<30} {:>6} {:>8}"
         print(f"\n{machine()}, {self.threads} threads; medians of {self.rounds} rounds")
         print(line.format("work", "", "batch", "tandem", "best peer", "", "", "ratio", "ceiling"))
         for row in self.results:
@@ -285,7 +305,7 @@ def record(comparison):
 
 
 def parse():
-    parser = argparse.ArgumentParser(prog="compare.sh", description="tandem beside its peers on this CPU: ViT-B/32.")
+    parser = argparse.ArgumentParser(prog="compare.sh", description="tandem beside its peers on this CPU: ViT-B/32, and the image towers of two larger models.")
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", type=int, default=cores, metavar="N", help="of every side (default: all cores)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
@@ -307,22 +327,26 @@ def parse():
     return options
 
 
-def build():
+def build(models):
     settings = ["-DTANDEM_BUILD_TESTS=OFF", "-DTANDEM_BUILD_PROGRAM=OFF", "-DTANDEM_BUILD_EXAMPLES=OFF"]
     subprocess.run(["cmake", "--preset", "release", "-S", HERE.parent, "-B", BUILD, *settings], check=True,
                    stdout=subprocess.DEVNULL)
     subprocess.run(["cmake", "--build", BUILD, "--target", "benchmark_compare", "--", "--quiet"], check=True)
-    subprocess.run([sys.executable, HERE / "compare_models.py", FILES], check=True)
+    for model in models:
+        subprocess.run([sys.executable, HERE / "compare_models.py", FILES / model], check=True)
 
 
 def compare(options):
-    build()
+    build(dict.fromkeys(row.model for row in options.rows))
     comparison = Comparison(options)
     groups = collections.defaultdict(list)
     for row in options.rows:
-        groups[row.kind].append(row)
-    for kind, members in groups.items():
-        (comparison.compare_first if kind.startswith("first ") else comparison.compare_group)(kind, members)
+        groups[row.kind, row.model].append(row)
+    for (kind, model), members in groups.items():
+        if kind.startswith("first "):
+            comparison.compare_first(kind, members)
+        else:
+            comparison.compare_group(kind, model, members)
     comparison.print_table()
     if options.json:
         options.json.write_text(json.dumps({"machine": machine(), "rows": comparison.results}, indent=1) + "\n")

@@ -13,7 +13,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 "$here/.cmake/debian_packages.sh" g++ cmake ninja-build python3-venv python3-dev libtbb-dev libxsimd-dev \
     rapidjson-dev openclipart-svg
 "$here/.cmake/venv.sh" .venv-compare "$here/benchmarks/compare_requirements.txt" \
-    'nncf, onnx, onnxruntime, onnxscript, open_clip, openvino, safetensors.torch, torch'
+    'nncf, onnx, onnxruntime, onnxscript, open_clip, openvino, safetensors.torch, timm, torch'
 # What PyTorch compiles is kept from run to run. OpenVINO and NNCF report usage home, but not where CI is set.
 export TORCHINDUCTOR_CACHE_DIR=$here/build/compare/inductor CI=true HF_HUB_OFFLINE=1 CUDA_VISIBLE_DEVICES=
 exec "$here/.venv-compare/bin/python" "$here/benchmarks/compare.py" "$@"

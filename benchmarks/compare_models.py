@@ -1,6 +1,8 @@
-"""What benchmarks/compare.py compares: open_clip's ViT-B/32 with random weights, inputs, and the peers' formats of it.
+"""What benchmarks/compare.py compares: open_clip's models with random weights, inputs, and the peers' formats of them.
 
-    compare_models.py FOLDER        writes them into FOLDER; does nothing where that was done before
+    compare_models.py FOLDER        writes them into FOLDER, which is named by a model; does nothing where that was done before
+
+Of ViT-B/32 both towers, of the others the image tower.
 """
 
 import hashlib
@@ -10,7 +12,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SVG = Path("/usr/share/openclipart/svg")  # Debian package openclipart-svg
-IMAGES, CAPTIONS, CALIBRATION = 32, 1000, 32
+CAPTIONS, CALIBRATION = 1000, 32  # the second: of captions; of images all are taken
+# tandem's name: open_clip's, and how many images there are: those that are embedded for the comparison with it, and calibrate bytes.
+MODELS = {"vit_b_32": ("ViT-B-32", 32), "vit_l_14": ("ViT-L-14", 8), "vit_b_16_siglip": ("ViT-B-16-SigLIP", 8)}
 
 
 def checkpoint(folder):
@@ -18,7 +22,7 @@ def checkpoint(folder):
     import open_clip
     import safetensors.torch
 
-    model = open_clip.create_model("ViT-B-32", load_weights=False)
+    model = open_clip.create_model(MODELS[folder.name][0], load_weights=False)
     model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
     return model.eval()
 
@@ -93,35 +97,46 @@ def write_openvino(folder, name, items):
 
 
 def write_all(folder):
-    import numpy
     import open_clip
     import safetensors.torch
     import torch
 
+    name, count = MODELS[folder.name]
     torch.manual_seed(0)
-    model = open_clip.create_model("ViT-B-32", load_weights=False)
+    model = open_clip.create_model(name, load_weights=False)
     safetensors.torch.save_file(model.state_dict(), folder / "model.safetensors")
     image, text = towers(model.eval())
+    images = torch.randn(count, 3, 224, 224)
+    images.numpy().tofile(folder / "images.f32")
+    with torch.inference_mode():
+        image(images).numpy().tofile(folder / "image.reference")
+    with torch.no_grad():
+        write_onnx(folder, "image", image, images[:2], ["batch"])
+    write_openvino(folder, "image", list(images.split(1)))
+    if name == "ViT-B-32":
+        write_texts(folder, text, count)
 
-    images = torch.randn(IMAGES, 3, 224, 224)
+
+def write_texts(folder, text, count):
+    import numpy
+    import open_clip
+    import torch
+
     ids = open_clip.get_tokenizer("ViT-B-32")(captions())
     lengths = ids.argmax(dim=1) + 1
     print(f"{CAPTIONS} captions of {lengths.float().mean():.1f} tokens on average, the longest of {lengths.max()}")
-    images.numpy().tofile(folder / "images.f32")
     ids.numpy().astype(numpy.int32).tofile(folder / "ids.i32")
     with torch.inference_mode():
-        image(images).numpy().tofile(folder / "image.reference")
-        text(ids[:IMAGES]).numpy().tofile(folder / "text.reference")
-
+        text(ids[:count]).numpy().tofile(folder / "text.reference")
     with torch.no_grad():
-        write_onnx(folder, "image", image, images[:2], ["batch"])
         write_onnx(folder, "text", text, ids[:2, :40], ["batch", "length"])
-    write_openvino(folder, "image", list(images.split(1)))
     write_openvino(folder, "text", list(ids[-CALIBRATION:].split(1)))
 
 
 def main():
-    folder = Path(sys.argv[1])
+    folder = Path(sys.argv[1]).resolve()
+    if folder.name not in MODELS:
+        sys.exit(f"compare_models.py: {folder}: expected a folder named {', '.join(MODELS)}")
     sources = [Path(__file__), HERE / "compare_requirements.txt"]
     stamp = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()
     done = folder / "done"
@@ -129,7 +144,7 @@ def main():
         return
     folder.mkdir(parents=True, exist_ok=True)
     done.unlink(missing_ok=True)
-    print("Making the model and the peers' formats of it", flush=True)
+    print(f"Making {MODELS[folder.name][0]} and the peers' formats of it", flush=True)
     write_all(folder)
     done.write_text(stamp)
 

@@ -5,7 +5,7 @@
 
 It says "ready" in a line (tandem's side: the kernels it chose), and answers each request in one line:
     time WORK BATCH BEGIN REPEATS    milliseconds of each repeat; captions are those of batches BEGIN, BEGIN + 1, ...
-    embed WORK                       nothing; FOLDER/found then has the embeddings of the first 32 images or captions
+    embed WORK                       nothing; FOLDER/found then has the embeddings of all images, or as many captions
     loss                             that of the last training step
 WORK is image, text (77 tokens), text_padded (as many as the longest caption of the batch has), train or train_padded.
 Everything is imported where it is used: a process's time to its first embedding is measured, too.
@@ -186,7 +186,8 @@ class Inputs:
         import numpy
 
         self.images = numpy.fromfile(folder / "images.f32", numpy.float32).reshape(-1, 3, 224, 224)
-        self.ids = numpy.fromfile(folder / "ids.i32", numpy.int32).reshape(-1, 77).astype(numpy.int64)
+        ids = folder / "ids.i32"
+        self.ids = numpy.fromfile(ids, numpy.int32).reshape(-1, 77).astype(numpy.int64) if ids.exists() else None
 
     def caption_batch(self, count, index, padded):
         begin = index % (len(self.ids) // count) * count
@@ -201,7 +202,8 @@ class Server:
     def work(self, work, batch, index):
         """Does the work; returns its milliseconds and its result."""
         padded = work.endswith("_padded")
-        images, ids = self.inputs.images[:batch], self.inputs.caption_batch(batch, index, padded)
+        images = self.inputs.images[:batch]
+        ids = None if work == "image" else self.inputs.caption_batch(batch, index, padded)
         begin = time.perf_counter()
         if work == "image":
             result = self.peer.image(images)
@@ -215,7 +217,7 @@ class Server:
         return " ".join(str(self.work(work, int(batch), int(begin) + i)[0]) for i in range(int(repeats)))
 
     def embed(self, work):
-        self.work(work, 32, 0)[1].tofile(self.folder / "found")
+        self.work(work, len(self.inputs.images), 0)[1].tofile(self.folder / "found")
         return ""
 
     def loss(self):
@@ -223,7 +225,7 @@ class Server:
 
 
 def main():
-    setting, folder, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    setting, folder, threads = sys.argv[1], Path(sys.argv[2]).resolve(), int(sys.argv[3])
     # Libraries print, too: standard output is for answers alone.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)

@@ -12,6 +12,8 @@ import sys
 ROWS = [
     *((f"image {precision}, batch {batch}", ("image", precision, batch)) for precision in ("f32", "bf16", "int8")
       for batch in (1, 8, 32)),
+    *((f"{model}, image {precision}, batch 8", (work, precision, 8))
+      for model, work in (("ViT-L/14", "image_vit_l_14"), ("SigLIP B/16", "image_vit_b_16_siglip")) for precision in ("f32", "bf16", "int8")),
     *((f"captions {precision}, batch 32, peers at {peers}", (work, precision, 32)) for precision in ("f32", "bf16", "int8")
       for peers, work in (("77 tokens", "text"), ("the batch's longest", "text_padded"))),
     *((f"training step {precision}, batch 32, peers at {peers}", (work, precision, 32)) for precision in ("f32", "bf16")
@@ -32,7 +34,7 @@ def table(folder):
     unknown = {key for one in ratios for key in one} - {key for _, key in ROWS}
     if unknown:
         sys.exit(f"results.py: rows without a line in the table: {sorted(unknown)}")
-    lines = ["| ViT-B/32 | " + " | ".join(f"{one['machine']}, kernels for {one['kernels']}" for one in found) + " |",
+    lines = ["| ViT-B/32, if nothing else is said | " + " | ".join(f"{one['machine']}, kernels for {one['kernels']}" for one in found) + " |",
              "|---" * (len(found) + 1) + "|"]
     for name, key in ROWS:
         cells = [f"{one[key]:.2f}" if key in one else "" for one in ratios]

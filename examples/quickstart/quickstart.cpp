@@ -23,6 +23,8 @@
 namespace fs = std::filesystem;
 namespace td = tandem;
 using quickstart::design;
+// Products of bfloat16 where the CPU multiplies it faster than float32, which elsewhere are float32's to the bit.
+using Trained = td::Clip<design, td::amp_bf16>;
 using Model = td::Clip<design>;
 
 namespace {
@@ -96,8 +98,8 @@ int run(const Options& options) {
     tokenizer.save(options.out / "tokenizer");
 
     const std::size_t batch = std::min<std::size_t>(128, pairs.size());
-    Model model{td::Seed{options.seed}};
-    td::Trainer trainer{model, quickstart::optimizer, quickstart::schedule, td::InfoNce{},
+    Trained trained{td::Seed{options.seed}};
+    td::Trainer trainer{trained, quickstart::optimizer, quickstart::schedule, td::InfoNce{},
                         td::TrainerOptions{.batch = batch,
                                            .steps = options.steps,
                                            .seconds = options.steps > 0 ? 0 : options.minutes * 60,
@@ -106,8 +108,10 @@ int run(const Options& options) {
                                            .snapshot_every = 200,
                                            .report_every = 50}};
     const td::RunState state = trainer.fit(pairs);
-    td::save_weights(model, options.out / "model.safetensors");
+    td::save_weights(trained, options.out / "model.safetensors");
 
+    Model model;
+    td::load_weights(model, options.out / "model.safetensors");
     const Model::Embeddings images = quickstart::embed_images(model, test);
     const quickstart::Retrieval<Model> found(model, data, images);
     const std::vector<std::size_t>& with_text = found.rows;

@@ -118,7 +118,7 @@ double share(const std::string& name, const std::string& text) {
 }
 
 void read_augmentation(const std::string& text, Settings& settings) {
-    bool has_jitter = false;
+    bool has_jitter = false, has_share = false;
     for (std::size_t begin = 0; begin < text.size();) {
         const std::size_t end = std::min(text.find('\n', begin), text.size());
         const std::string word = text.substr(begin, end - begin);
@@ -137,19 +137,20 @@ void read_augmentation(const std::string& text, Settings& settings) {
             settings.hflip = share(name, value);
         } else if (name == "color_jitter") {
             const auto found = numbers<4>(value);
-            if (!found || (*found)[3] > 0.5)
+            if (!found || std::ranges::max(*found) > 1e6 || (*found)[3] > 0.5)
                 throw UsageError("--aug-cfg color_jitter", "four numbers of 0 or above: brightness, contrast, saturation and, at most 0.5, hue", value);
             settings.jitter = {.brightness = (*found)[0], .contrast = (*found)[1], .saturation = (*found)[2], .hue = (*found)[3]};
             has_jitter = true;
         } else if (name == "color_jitter_prob") {
             settings.color_jitter_prob = share(name, value);
+            has_share = true;
         } else if (name == "gray_scale_prob") {
             settings.gray_scale_prob = share(name, value);
         } else {
             throw UsageError("--aug-cfg", "scale=(low,high), ratio=(low,high), hflip=share, color_jitter=(b,c,s,h), color_jitter_prob=share or gray_scale_prob=share", word);
         }
     }
-    if (has_jitter != (settings.color_jitter_prob > 0))
+    if (has_jitter != has_share)
         throw UsageError("--aug-cfg", "color_jitter=(b,c,s,h) and color_jitter_prob=share together", "one of them");
 }
 

@@ -146,13 +146,22 @@ private:
         td::LayerRates of_layers{.image_decay = settings_.image_layer_decay, .text_decay = settings_.text_layer_decay};
         if (settings_.lock_image && !options.lock_image) of_layers.image_unlocked = settings_.lock_image_unlocked_groups;
         if (settings_.lock_text && !options.lock_text) of_layers.text_unlocked = settings_.lock_text_unlocked_layers;
-        if (of_layers != td::LayerRates{}) options.rate_factor = td::layer_rates(config, of_layers);
+        if (of_layers != td::LayerRates{}) {
+            if (of_layers.image_unlocked && Model::normalises_batches)
+                throw program::UsageError("--lock-image-unlocked-groups", "an image tower that does not normalise batches", "one that does");
+            if constexpr (td::HasLayerGroups<decltype(config)>) {
+                options.rate_factor = td::layer_rates(config, of_layers);
+            } else {
+                throw program::UsageError("--image-layer-decay, --text-layer-decay, --lock-image-unlocked-groups and --lock-text-unlocked-layers",
+                                          "towers of the library's", "one of your own");
+            }
+        }
         options.average_decay = settings_.ema_decay;
         options.stop = &stop_asked;
         if (settings_.grad_checkpointing) {
-            if (!Model::recomputes_image && !Model::recomputes_text) throw program::UsageError("--grad-checkpointing", "a tower of residual blocks", "none");
+            if (!Model::recomputes_image && !Model::recomputes_text) throw program::UsageError("--grad-checkpointing", "a tower of transformer blocks", "none");
             if (settings_.is_first_rank() && !(Model::recomputes_image && Model::recomputes_text))
-                std::fprintf(stderr, "--grad-checkpointing: only the %s tower has residual blocks to compute again\n", Model::recomputes_image ? "image" : "text");
+                std::fprintf(stderr, "--grad-checkpointing: only the %s tower has transformer blocks to compute again\n", Model::recomputes_image ? "image" : "text");
             options.recompute = td::Recompute::blocks;
         }
         Rates rates{.is_cosine = settings_.lr_scheduler == "cosine"};

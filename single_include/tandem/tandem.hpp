@@ -427,7 +427,7 @@ struct ColorJitter {
         double brightness = 1, contrast = 1, saturation = 1, hue = 0;
     };
 
-    /// Throws Error for an amount that is negative or infinite, or a hue above 0.5.
+    /// Throws Error for an amount that is negative or above a million, or a hue above 0.5.
     Draw sample(Random& random) const;
 
     /// What is not changed at all (an amount of 0) is left out.
@@ -7350,7 +7350,7 @@ void initialise_part(Part& part, Random& random, const InitScale& scale) {
 
 /// What a backward pass computes again instead of finding it in memory. `blocks`: a transformer keeps the inputs of its residual
 /// blocks, and what the last one left; every other block is run once more before its backward pass (Chen et al. 2016,
-/// arXiv:1604.06174; open_clip's --grad-checkpointing). Gradients are the same to the bit.
+/// arXiv:1604.06174; open_clip's --grad-checkpointing). Gradients are the same to the bit; a forward pass has one backward pass.
 enum class Recompute { nothing, blocks };
 
 /// What a part costs for one sequence of some number of tokens. Memory counts scalars of the compute type.
@@ -9111,14 +9111,16 @@ struct Transformer {
                    Transformer& gradient, C* to) const requires Trainable<T> {
         const std::size_t last = layers() - 1;
         saved.scratch.resize(sequences.rows());
-        if (picked.empty()) {
-            resblocks[last].backward(saved.streams[last], g, saved.scratch, sequences, saved.blocks[last], gradient.resblocks[last]);
-        } else {
-            saved.streams[layers()].resize(sequences.rows());
-            resblocks[last].backward_picked(saved.streams[last], g, saved.streams[layers()], saved.scratch, sequences, picked,
-                                            saved.blocks[last], gradient.resblocks[last]);
-        }
-        resblocks[last].relevance(sequences, tokens, picked, saved.blocks[last], to);
+        with_drops(last, saved, true, [&](auto& block) {
+            if (picked.empty()) {
+                resblocks[last].backward(saved.streams[last], g, saved.scratch, sequences, block, gradient.resblocks[last]);
+            } else {
+                saved.streams[layers()].resize(sequences.rows());
+                resblocks[last].backward_picked(saved.streams[last], g, saved.streams[layers()], saved.scratch, sequences, picked, block,
+                                                gradient.resblocks[last]);
+            }
+            resblocks[last].relevance(sequences, tokens, picked, block, to);
+        });
     }
 
 private:
@@ -9237,6 +9239,15 @@ constexpr Cost picked_block_cost(const BlockShape& shape, std::size_t tokens, co
     }
 }
 
+/// What a mixer that picks keeps for that.
+constexpr std::size_t picked_mixer_saved(const BlockShape& shape, std::size_t tokens, const auto& parts) {
+    if constexpr (requires { parts.mixer.picked_cost(shape, tokens, parts); }) {
+        return parts.mixer.picked_cost(shape, tokens, parts).saved;
+    } else {
+        return 0;
+    }
+}
+
 /// `layers` blocks, the streams between them, and the backward pass's own two. FLOPs and parameters are those of whole
 /// blocks; what is executed and held knows that the last block computes one row where `picks` is set.
 constexpr Cost transformer_cost(const BlockShape& shape, std::size_t tokens, std::size_t layers, const auto& parts,
@@ -9247,8 +9258,9 @@ constexpr Cost transformer_cost(const BlockShape& shape, std::size_t tokens, std
     Cost total = layers * block;
     total.executed = (layers - 1) * block.executed + last.executed;
     total.saved = (layers - 1) * block.saved + last.saved + rows;
-    // Of each block its output, the stream, and of the largest what it keeps.
-    total.spared = (layers - 1) * (block.saved - rows) - (layers > 1 && block.saved > rows + last.saved ? block.saved - rows - last.saved : 0);
+    // All blocks have the memory of one, in which a block that picks has its own queries and keys beside the others'.
+    total.spared = (layers - 1) * (block.saved - rows);
+    if (layers > 1) total.spared -= std::max(block.saved - rows, last.saved) - last.saved + (picks ? picked_mixer_saved(shape, tokens, parts) : 0);
     total.inference = (layers > 1 ? block.inference : 0) + (picks || layers == 1 ? last.inference : 0) + 2 * rows;
     total.scratch = (layers > 1 ? block.scratch : 0) + (picks || layers == 1 ? last.scratch : 0) + 2 * rows;
     return total;
@@ -11777,7 +11789,7 @@ public:
         Seed dropout{};  ///< decides what the config's dropouts leave out; a trainer sets it for every step
         /// A locked tower embeds as in inference and has no gradient: it costs no backward pass (LiT, Zhai et al. 2022).
         bool lock_image = false, lock_text = false;
-        /// What the towers that have residual blocks compute again: memory for half a forward pass more.
+        /// What the towers that have transformer blocks compute again: less memory, for nearly a forward pass more.
         Recompute recompute = Recompute::nothing;
         std::size_t shares = 1;  ///< see BatchParts
         Ranks* ranks = nullptr;
@@ -11975,7 +11987,7 @@ public:
         }
     }
 
-    /// Whether a tower has residual blocks, which Recompute::blocks is about. A convolutional one has none.
+    /// Whether a tower has transformer blocks, which Recompute::blocks is about. A convolutional one has none.
     static constexpr bool recomputes_image = requires(Workspace& work) { work.vision.blocks.recompute; };
     static constexpr bool recomputes_text = requires(Workspace& work) { work.text.blocks.recompute; };
 
@@ -12175,7 +12187,7 @@ private:
         if (is_shared && work.lock_image != work.lock_text)
             throw Error("Clip::loss_and_gradient", "both towers locked or none, since they share their blocks", "one of them");
         if (work.recompute == Recompute::blocks && !recomputes_image && !recomputes_text)
-            throw Error("Clip::loss_and_gradient", "a tower of residual blocks, which Recompute::blocks is about", "none");
+            throw Error("Clip::loss_and_gradient", "a tower of transformer blocks, which Recompute::blocks is about", "none");
         if constexpr (recomputes_image) work.vision.blocks.recompute = work.recompute;
         if constexpr (recomputes_text) work.text.blocks.recompute = work.recompute;
         const bool has_ranks = parts.ranks_count() > 1;
@@ -14832,7 +14844,7 @@ template <class Vision, class Text>
 }
 
 /// The table of a model's parts, as torchinfo prints one: parameters, FLOPs of the naive model and those executed, and
-/// what a pair's activations take in float32; then bytes of the weights by precision, and the constant itself. An
+/// what a pair's activations take in float32; then bytes of the weights by precision, those of activations, and the constant itself. An
 /// indented line is one of each block.
 [[gnu::cold]] std::string describe(const auto& config) {
     std::string text;
@@ -14851,11 +14863,14 @@ template <class Vision, class Text>
     for (const PartCost& part : cost_by_part(config))
         line(std::string(2 * part.depth, ' ') + part.name, part.output, part.cost);
     line("one image and one caption", "", detail::whole_cost(config));
-    std::array<char, 128> bytes;
+    std::array<char, 192> bytes;
     std::snprintf(bytes.data(), bytes.size(), "weights: %.2f MB in float32, %.2f in bf16, %.2f in int8\n",
                   1e-6 * static_cast<double>(parameter_bytes<float>(config)),
                   1e-6 * static_cast<double>(parameter_bytes<bfloat16>(config)),
                   1e-6 * static_cast<double>(parameter_bytes<int8>(config)));
+    text += bytes.data();
+    std::snprintf(bytes.data(), bytes.size(), "activations of a pair in training: %.2f MB, %.2f where blocks are computed again\n",
+                  1e-6 * static_cast<double>(training_bytes(config)), 1e-6 * static_cast<double>(training_bytes(config, Recompute::blocks)));
     return text + bytes.data() + constant_text(config) + "\n";
 }
 template <auto config>
@@ -18518,8 +18533,8 @@ struct Sgd {
 namespace tandem::inline TANDEM_ABI {
 
 /// The groups of one tower as open_clip has them: what makes tokens of the input; each block, the last one with the norm behind it;
-/// pooling and projection (open_clip/transformer.py, VisionTransformer.layer_groups and _text_layer_groups; modified_resnet.py,
-/// layer_groups, whose blocks are the four stages).
+/// pooling and projection (open_clip/transformer.py, VisionTransformer.layer_groups and _text_layer_groups; timm_model.py, layer_groups;
+/// modified_resnet.py, layer_groups, whose blocks are the four stages).
 struct LayerGroups {
     std::string_view blocks;         ///< how the names of the blocks' parameters begin, up to a block's number
     std::size_t first = 0, count = 0;  ///< the first block's number, and how many there are
@@ -18547,8 +18562,8 @@ struct LayerRates {
 
 namespace detail {
 
-/// The rate factor of LayerRates. Throws Error for a decay out of its bounds.
-RateFactor layer_rates(const LayerGroups& image, const LayerGroups& text, const LayerRates& rates);
+/// The rate factor of LayerRates.
+RateFactor layer_rates(const LayerGroups& image, const LayerGroups& text, bool is_shared, const LayerRates& rates);
 
 template <class Tower>
 concept ResidualStages = requires(const Tower& tower) { tower.layers.size(); };
@@ -18557,13 +18572,31 @@ template <class Tower>
 concept ScaledBlocks = requires(const Tower& tower) { tower.depth_coefficient; };
 
 template <class Tower>
-concept CountedLayers = requires(const Tower& tower) { tower.layers + 0; };
+concept CountedBlocks = requires(const Tower& tower) {
+    tower.layers + 0;
+    tower.proj_type == Projection::none;
+    tower.pooling;
+};
+
+/// Whether something with parameters stands behind a tower's last norm.
+constexpr bool has_head(const auto& tower) {
+    return tower.proj_type != Projection::none || std::is_same_v<std::remove_cvref_t<decltype(tower.pooling)>, AttentionPool>;
+}
 
 }  // namespace detail
 
-/// The groups of a model's image tower. Towers of a user's own have none.
-constexpr LayerGroups image_layer_groups(const auto& config) {
-    using Tower = std::remove_cvref_t<decltype(config.vision)>;
+/// Whether a model's towers are the library's: of a user's own nothing is known of layers.
+template <class Config>
+concept HasLayerGroups = requires(const Config& config) {
+    requires detail::CountedBlocks<decltype(config.vision)> || detail::ResidualStages<decltype(config.vision)> ||
+                 detail::ScaledBlocks<decltype(config.vision)>;
+    requires detail::CountedBlocks<decltype(config.text)>;
+};
+
+/// The groups of a model's image tower.
+template <HasLayerGroups Config>
+constexpr LayerGroups image_layer_groups(const Config& config) {
+    using Tower = decltype(config.vision);
     if constexpr (detail::ScaledBlocks<Tower>) {
         std::size_t count = 0;
         config.vision.for_each_block([&](const auto&) { ++count; });
@@ -18571,30 +18604,30 @@ constexpr LayerGroups image_layer_groups(const auto& config) {
     } else if constexpr (detail::ResidualStages<Tower>) {
         return {.blocks = "visual.layer", .first = 1, .count = config.vision.layers.size(), .norm = {}, .head = {"visual.attnpool"}};
     } else {
-        static_assert(detail::CountedLayers<Tower>, "tandem: layer groups need an image tower of the library's: this one does not say how many layers it has");
         return {.blocks = "visual.transformer.resblocks.",
                 .count = config.vision.layers,
                 .norm = "visual.ln_post",
                 .head = {"visual.proj", "visual.attn_pool"},
-                .has_head = config.vision.proj_type != Projection::none};
+                .has_head = detail::has_head(config.vision)};
     }
 }
 
 /// The groups of a model's text tower.
-constexpr LayerGroups text_layer_groups(const auto& config) {
-    static_assert(detail::CountedLayers<std::remove_cvref_t<decltype(config.text)>>,
-                  "tandem: layer groups need a text tower of the library's: this one does not say how many layers it has");
+template <HasLayerGroups Config>
+constexpr LayerGroups text_layer_groups(const Config& config) {
     return {.blocks = "transformer.resblocks.",
             .count = config.text.layers,
             .norm = "ln_final",
             .head = {"text_projection", "text_pool"},
-            .has_head = config.text.proj_type != Projection::none};
+            .has_head = detail::has_head(config.text)};
 }
 
-/// What `rates` make of every parameter's rate: TrainerOptions.rate_factor. Parameters of neither tower keep theirs. Throws Error for a
-/// decay out of its bounds.
-RateFactor layer_rates(const auto& config, const LayerRates& rates) {
-    return detail::layer_rates(image_layer_groups(config), text_layer_groups(config), rates);
+/// What `rates` make of every parameter's rate: TrainerOptions.rate_factor. Parameters of neither tower keep theirs; running means of a
+/// group that stays do so, too, while its batches are still normalised. Throws Error for a decay out of its bounds, and for rates that
+/// differ between towers that share their blocks.
+template <HasLayerGroups Config>
+RateFactor layer_rates(const Config& config, const LayerRates& rates) {
+    return detail::layer_rates(image_layer_groups(config), text_layer_groups(config), config.shared, rates);
 }
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -19186,6 +19219,8 @@ private:
             throw Error("TrainerOptions.shares", "1, since this model normalises batches as a whole", std::to_string(options_.shares));
         if (Model::normalises_batches && options_.parts().parts() > 1)
             throw Error("TrainerOptions.micro_batch", "0, since this model normalises batches as a whole", std::to_string(options_.micro_batch));
+        if (options_.recompute == Recompute::blocks && !Model::recomputes_image && !Model::recomputes_text)
+            throw Error("TrainerOptions.recompute", "Recompute::nothing, since this model has no tower of transformer blocks", "Recompute::blocks");
         if (!takes_factor && factor_)
             throw Error("TrainerOptions", "no rate_factor and no locked tower, since this optimizer's update takes no RateFactor", "one of them");
         if constexpr (requires { optimizer_.check(); }) optimizer_.check();
@@ -20286,7 +20321,7 @@ inline std::uint8_t between(std::uint8_t from, std::uint8_t to, float factor) {
 /// The picture between what grey(pixel) makes of each of its pixels (factor 0) and itself (1).
 template <class Grey>
 Image away_from(const Image& image, double factor, const char* where, const Grey& grey) {
-    if (!(factor >= 0 && std::isfinite(factor))) throw Error(where, "a factor of 0 or above", to_text(factor));
+    if (!(factor >= 0 && factor <= std::numeric_limits<float>::max())) throw Error(where, "a factor of 0 or above", to_text(factor));
     Image out{image.width, image.height, image.pixels};
     if (factor == 1) return out;
     const auto by = static_cast<float>(factor);
@@ -20374,9 +20409,9 @@ TANDEM_INLINE Image grayscale(const Image& image) {
 
 TANDEM_INLINE ColorJitter::Draw ColorJitter::sample(Random& random) const {
     for (const auto& [name, amount, most] :
-         {std::tuple{"brightness", brightness, HUGE_VAL}, {"contrast", contrast, HUGE_VAL}, {"saturation", saturation, HUGE_VAL}, {"hue", hue, 0.5}}) {
-        if (!(amount >= 0 && amount <= most && std::isfinite(amount)))
-            throw Error(std::string("ColorJitter.") + name, most < 1 ? "a number from 0 to 0.5" : "a number of 0 or above", detail::to_text(amount));
+         {std::tuple{"brightness", brightness, 1e6}, {"contrast", contrast, 1e6}, {"saturation", saturation, 1e6}, {"hue", hue, 0.5}}) {
+        if (!(amount >= 0 && amount <= most))
+            throw Error(std::string("ColorJitter.") + name, "a number from 0 to " + detail::to_text(most), detail::to_text(amount));
     }
     Draw draw;
     for (std::size_t i = draw.order.size(); i > 1; --i) std::swap(draw.order[i - 1], draw.order[random.below(i)]);
@@ -41580,12 +41615,14 @@ TANDEM_INLINE std::size_t LayerGroups::depth(std::string_view name) const {
 
 namespace detail {
 
-[[gnu::cold]] TANDEM_INLINE RateFactor layer_rates(const LayerGroups& image, const LayerGroups& text, const LayerRates& rates) {
+[[gnu::cold]] TANDEM_INLINE RateFactor layer_rates(const LayerGroups& image, const LayerGroups& text, bool is_shared, const LayerRates& rates) {
     const auto check = [](const char* name, double decay) {
         if (!(decay > 0 && decay <= 1)) throw Error(std::string("LayerRates.") + name, "a number above 0, at most 1", to_text(decay));
     };
     check("image_decay", rates.image_decay);
     check("text_decay", rates.text_decay);
+    if (is_shared && (rates.image_decay != rates.text_decay || rates.image_unlocked != rates.text_unlocked))
+        throw Error("LayerRates", "the same of both towers, since they share their blocks", "others");
     return [=](std::string_view name) {
         if (name.starts_with("logit_")) return 1.0;
         const bool is_image = name.starts_with("visual.");

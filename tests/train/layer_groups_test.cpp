@@ -55,13 +55,22 @@ TEST_CASE("a residual network's groups are its stages", "[train]") {
     CHECK(groups.depth("visual.bn3.weight") == 5);
 }
 
-TEST_CASE("a tower without a projection begins with its last block", "[train]") {
+TEST_CASE("attention pooling is a group of its own, a projection that is not there none", "[train]") {
     constexpr td::LayerGroups groups = td::image_layer_groups(pooled);
-    STATIC_REQUIRE(groups.size() == 4);
+    STATIC_REQUIRE(groups.size() == 5);
     CHECK(groups.depth("visual.attn_pool.latent") == 0);
-    CHECK(groups.depth("visual.transformer.resblocks.2.ln_1.weight") == 0);
-    CHECK(groups.depth("visual.transformer.resblocks.0.ln_1.weight") == 2);
-    CHECK(groups.depth("visual.conv1.weight") == 3);
+    CHECK(groups.depth("visual.ln_post.weight") == 1);
+    CHECK(groups.depth("visual.transformer.resblocks.2.ln_1.weight") == 1);
+    CHECK(groups.depth("visual.transformer.resblocks.0.ln_1.weight") == 3);
+    CHECK(groups.depth("visual.conv1.weight") == 4);
+    STATIC_REQUIRE(td::image_layer_groups(td::vit_b_16_siglip).size() == 14);
+    constexpr auto plain = [] {
+        td::ClipConfig config = td::vit_b_32;
+        config.vision.proj_type = td::Projection::none;
+        return config;
+    }();
+    STATIC_REQUIRE(td::image_layer_groups(plain).size() == 13);
+    CHECK(td::image_layer_groups(plain).depth("visual.transformer.resblocks.11.ln_1.weight") == 0);
 }
 
 TEST_CASE("the last groups of a locked tower learn", "[train]") {
@@ -82,4 +91,11 @@ TEST_CASE("the last groups of a locked tower learn", "[train]") {
 TEST_CASE("decays out of their bounds are refused", "[train]") {
     CHECK_THROWS_WITH(td::layer_rates(td::vit_b_32, {.image_decay = 0}), Contains("LayerRates.image_decay") && Contains("found 0"));
     CHECK_THROWS_WITH(td::layer_rates(td::vit_b_32, {.text_decay = 1.5}), Contains("LayerRates.text_decay") && Contains("found 1.5"));
+    constexpr auto shared = [] {
+        td::ClipConfig config = pooled;
+        config.shared = true;
+        return config;
+    }();
+    CHECK_THROWS_WITH(td::layer_rates(shared, {.image_decay = 0.5}), Contains("LayerRates: expected the same of both towers"));
+    CHECK(td::layer_rates(shared, {.image_decay = 0.5, .text_decay = 0.5})("visual.transformer.resblocks.2.ln_1.weight") == 0.5);
 }

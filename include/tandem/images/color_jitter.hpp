@@ -36,7 +36,7 @@ struct ColorJitter {
         double brightness = 1, contrast = 1, saturation = 1, hue = 0;
     };
 
-    /// Throws Error for an amount that is negative or infinite, or a hue above 0.5.
+    /// Throws Error for an amount that is negative or above a million, or a hue above 0.5.
     Draw sample(Random& random) const;
 
     /// What is not changed at all (an amount of 0) is left out.

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <tuple>
 #include <utility>
@@ -35,7 +36,7 @@ inline std::uint8_t between(std::uint8_t from, std::uint8_t to, float factor) {
 /// The picture between what grey(pixel) makes of each of its pixels (factor 0) and itself (1).
 template <class Grey>
 Image away_from(const Image& image, double factor, const char* where, const Grey& grey) {
-    if (!(factor >= 0 && std::isfinite(factor))) throw Error(where, "a factor of 0 or above", to_text(factor));
+    if (!(factor >= 0 && factor <= std::numeric_limits<float>::max())) throw Error(where, "a factor of 0 or above", to_text(factor));
     Image out{image.width, image.height, image.pixels};
     if (factor == 1) return out;
     const auto by = static_cast<float>(factor);
@@ -123,9 +124,9 @@ TANDEM_INLINE Image grayscale(const Image& image) {
 
 TANDEM_INLINE ColorJitter::Draw ColorJitter::sample(Random& random) const {
     for (const auto& [name, amount, most] :
-         {std::tuple{"brightness", brightness, HUGE_VAL}, {"contrast", contrast, HUGE_VAL}, {"saturation", saturation, HUGE_VAL}, {"hue", hue, 0.5}}) {
-        if (!(amount >= 0 && amount <= most && std::isfinite(amount)))
-            throw Error(std::string("ColorJitter.") + name, most < 1 ? "a number from 0 to 0.5" : "a number of 0 or above", detail::to_text(amount));
+         {std::tuple{"brightness", brightness, 1e6}, {"contrast", contrast, 1e6}, {"saturation", saturation, 1e6}, {"hue", hue, 0.5}}) {
+        if (!(amount >= 0 && amount <= most))
+            throw Error(std::string("ColorJitter.") + name, "a number from 0 to " + detail::to_text(most), detail::to_text(amount));
     }
     Draw draw;
     for (std::size_t i = draw.order.size(); i > 1; --i) std::swap(draw.order[i - 1], draw.order[random.below(i)]);

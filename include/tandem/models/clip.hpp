@@ -124,7 +124,7 @@ public:
         Seed dropout{};  ///< decides what the config's dropouts leave out; a trainer sets it for every step
         /// A locked tower embeds as in inference and has no gradient: it costs no backward pass (LiT, Zhai et al. 2022).
         bool lock_image = false, lock_text = false;
-        /// What the towers that have residual blocks compute again: memory for half a forward pass more.
+        /// What the towers that have transformer blocks compute again: less memory, for nearly a forward pass more.
         Recompute recompute = Recompute::nothing;
         std::size_t shares = 1;  ///< see BatchParts
         Ranks* ranks = nullptr;
@@ -322,7 +322,7 @@ public:
         }
     }
 
-    /// Whether a tower has residual blocks, which Recompute::blocks is about. A convolutional one has none.
+    /// Whether a tower has transformer blocks, which Recompute::blocks is about. A convolutional one has none.
     static constexpr bool recomputes_image = requires(Workspace& work) { work.vision.blocks.recompute; };
     static constexpr bool recomputes_text = requires(Workspace& work) { work.text.blocks.recompute; };
 
@@ -522,7 +522,7 @@ private:
         if (is_shared && work.lock_image != work.lock_text)
             throw Error("Clip::loss_and_gradient", "both towers locked or none, since they share their blocks", "one of them");
         if (work.recompute == Recompute::blocks && !recomputes_image && !recomputes_text)
-            throw Error("Clip::loss_and_gradient", "a tower of residual blocks, which Recompute::blocks is about", "none");
+            throw Error("Clip::loss_and_gradient", "a tower of transformer blocks, which Recompute::blocks is about", "none");
         if constexpr (recomputes_image) work.vision.blocks.recompute = work.recompute;
         if constexpr (recomputes_text) work.text.blocks.recompute = work.recompute;
         const bool has_ranks = parts.ranks_count() > 1;

@@ -235,7 +235,7 @@ template <class Vision, class Text>
 }
 
 /// The table of a model's parts, as torchinfo prints one: parameters, FLOPs of the naive model and those executed, and
-/// what a pair's activations take in float32; then bytes of the weights by precision, and the constant itself. An
+/// what a pair's activations take in float32; then bytes of the weights by precision, those of activations, and the constant itself. An
 /// indented line is one of each block.
 [[gnu::cold]] std::string describe(const auto& config) {
     std::string text;
@@ -254,11 +254,14 @@ template <class Vision, class Text>
     for (const PartCost& part : cost_by_part(config))
         line(std::string(2 * part.depth, ' ') + part.name, part.output, part.cost);
     line("one image and one caption", "", detail::whole_cost(config));
-    std::array<char, 128> bytes;
+    std::array<char, 192> bytes;
     std::snprintf(bytes.data(), bytes.size(), "weights: %.2f MB in float32, %.2f in bf16, %.2f in int8\n",
                   1e-6 * static_cast<double>(parameter_bytes<float>(config)),
                   1e-6 * static_cast<double>(parameter_bytes<bfloat16>(config)),
                   1e-6 * static_cast<double>(parameter_bytes<int8>(config)));
+    text += bytes.data();
+    std::snprintf(bytes.data(), bytes.size(), "activations of a pair in training: %.2f MB, %.2f where blocks are computed again\n",
+                  1e-6 * static_cast<double>(training_bytes(config)), 1e-6 * static_cast<double>(training_bytes(config, Recompute::blocks)));
     return text + bytes.data() + constant_text(config) + "\n";
 }
 template <auto config>

@@ -135,7 +135,7 @@ void initialise_part(Part& part, Random& random, const InitScale& scale) {
 
 /// What a backward pass computes again instead of finding it in memory. `blocks`: a transformer keeps the inputs of its residual
 /// blocks, and what the last one left; every other block is run once more before its backward pass (Chen et al. 2016,
-/// arXiv:1604.06174; open_clip's --grad-checkpointing). Gradients are the same to the bit.
+/// arXiv:1604.06174; open_clip's --grad-checkpointing). Gradients are the same to the bit; a forward pass has one backward pass.
 enum class Recompute { nothing, blocks };
 
 /// What a part costs for one sequence of some number of tokens. Memory counts scalars of the compute type.

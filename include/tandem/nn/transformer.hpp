@@ -134,14 +134,16 @@ struct Transformer {
                    Transformer& gradient, C* to) const requires Trainable<T> {
         const std::size_t last = layers() - 1;
         saved.scratch.resize(sequences.rows());
-        if (picked.empty()) {
-            resblocks[last].backward(saved.streams[last], g, saved.scratch, sequences, saved.blocks[last], gradient.resblocks[last]);
-        } else {
-            saved.streams[layers()].resize(sequences.rows());
-            resblocks[last].backward_picked(saved.streams[last], g, saved.streams[layers()], saved.scratch, sequences, picked,
-                                            saved.blocks[last], gradient.resblocks[last]);
-        }
-        resblocks[last].relevance(sequences, tokens, picked, saved.blocks[last], to);
+        with_drops(last, saved, true, [&](auto& block) {
+            if (picked.empty()) {
+                resblocks[last].backward(saved.streams[last], g, saved.scratch, sequences, block, gradient.resblocks[last]);
+            } else {
+                saved.streams[layers()].resize(sequences.rows());
+                resblocks[last].backward_picked(saved.streams[last], g, saved.streams[layers()], saved.scratch, sequences, picked, block,
+                                                gradient.resblocks[last]);
+            }
+            resblocks[last].relevance(sequences, tokens, picked, block, to);
+        });
     }
 
 private:
@@ -260,6 +262,15 @@ constexpr Cost picked_block_cost(const BlockShape& shape, std::size_t tokens, co
     }
 }
 
+/// What a mixer that picks keeps for that.
+constexpr std::size_t picked_mixer_saved(const BlockShape& shape, std::size_t tokens, const auto& parts) {
+    if constexpr (requires { parts.mixer.picked_cost(shape, tokens, parts); }) {
+        return parts.mixer.picked_cost(shape, tokens, parts).saved;
+    } else {
+        return 0;
+    }
+}
+
 /// `layers` blocks, the streams between them, and the backward pass's own two. FLOPs and parameters are those of whole
 /// blocks; what is executed and held knows that the last block computes one row where `picks` is set.
 constexpr Cost transformer_cost(const BlockShape& shape, std::size_t tokens, std::size_t layers, const auto& parts,
@@ -270,8 +281,9 @@ constexpr Cost transformer_cost(const BlockShape& shape, std::size_t tokens, std
     Cost total = layers * block;
     total.executed = (layers - 1) * block.executed + last.executed;
     total.saved = (layers - 1) * block.saved + last.saved + rows;
-    // Of each block its output, the stream, and of the largest what it keeps.
-    total.spared = (layers - 1) * (block.saved - rows) - (layers > 1 && block.saved > rows + last.saved ? block.saved - rows - last.saved : 0);
+    // All blocks have the memory of one, in which a block that picks has its own queries and keys beside the others'.
+    total.spared = (layers - 1) * (block.saved - rows);
+    if (layers > 1) total.spared -= std::max(block.saved - rows, last.saved) - last.saved + (picks ? picked_mixer_saved(shape, tokens, parts) : 0);
     total.inference = (layers > 1 ? block.inference : 0) + (picks || layers == 1 ? last.inference : 0) + 2 * rows;
     total.scratch = (layers > 1 ? block.scratch : 0) + (picks || layers == 1 ? last.scratch : 0) + 2 * rows;
     return total;

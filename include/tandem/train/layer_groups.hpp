@@ -7,14 +7,15 @@
 #include <string_view>
 #include <type_traits>
 
+#include <tandem/models/config.hpp>
 #include <tandem/nn/pooling.hpp>
 #include <tandem/train/optimizer.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
 /// The groups of one tower as open_clip has them: what makes tokens of the input; each block, the last one with the norm behind it;
-/// pooling and projection (open_clip/transformer.py, VisionTransformer.layer_groups and _text_layer_groups; modified_resnet.py,
-/// layer_groups, whose blocks are the four stages).
+/// pooling and projection (open_clip/transformer.py, VisionTransformer.layer_groups and _text_layer_groups; timm_model.py, layer_groups;
+/// modified_resnet.py, layer_groups, whose blocks are the four stages).
 struct LayerGroups {
     std::string_view blocks;         ///< how the names of the blocks' parameters begin, up to a block's number
     std::size_t first = 0, count = 0;  ///< the first block's number, and how many there are
@@ -42,8 +43,8 @@ struct LayerRates {
 
 namespace detail {
 
-/// The rate factor of LayerRates. Throws Error for a decay out of its bounds.
-RateFactor layer_rates(const LayerGroups& image, const LayerGroups& text, const LayerRates& rates);
+/// The rate factor of LayerRates.
+RateFactor layer_rates(const LayerGroups& image, const LayerGroups& text, bool is_shared, const LayerRates& rates);
 
 template <class Tower>
 concept ResidualStages = requires(const Tower& tower) { tower.layers.size(); };
@@ -52,13 +53,31 @@ template <class Tower>
 concept ScaledBlocks = requires(const Tower& tower) { tower.depth_coefficient; };
 
 template <class Tower>
-concept CountedLayers = requires(const Tower& tower) { tower.layers + 0; };
+concept CountedBlocks = requires(const Tower& tower) {
+    tower.layers + 0;
+    tower.proj_type == Projection::none;
+    tower.pooling;
+};
+
+/// Whether something with parameters stands behind a tower's last norm.
+constexpr bool has_head(const auto& tower) {
+    return tower.proj_type != Projection::none || std::is_same_v<std::remove_cvref_t<decltype(tower.pooling)>, AttentionPool>;
+}
 
 }  // namespace detail
 
-/// The groups of a model's image tower. Towers of a user's own have none.
-constexpr LayerGroups image_layer_groups(const auto& config) {
-    using Tower = std::remove_cvref_t<decltype(config.vision)>;
+/// Whether a model's towers are the library's: of a user's own nothing is known of layers.
+template <class Config>
+concept HasLayerGroups = requires(const Config& config) {
+    requires detail::CountedBlocks<decltype(config.vision)> || detail::ResidualStages<decltype(config.vision)> ||
+                 detail::ScaledBlocks<decltype(config.vision)>;
+    requires detail::CountedBlocks<decltype(config.text)>;
+};
+
+/// The groups of a model's image tower.
+template <HasLayerGroups Config>
+constexpr LayerGroups image_layer_groups(const Config& config) {
+    using Tower = decltype(config.vision);
     if constexpr (detail::ScaledBlocks<Tower>) {
         std::size_t count = 0;
         config.vision.for_each_block([&](const auto&) { ++count; });
@@ -66,30 +85,30 @@ constexpr LayerGroups image_layer_groups(const auto& config) {
     } else if constexpr (detail::ResidualStages<Tower>) {
         return {.blocks = "visual.layer", .first = 1, .count = config.vision.layers.size(), .norm = {}, .head = {"visual.attnpool"}};
     } else {
-        static_assert(detail::CountedLayers<Tower>, "tandem: layer groups need an image tower of the library's: this one does not say how many layers it has");
         return {.blocks = "visual.transformer.resblocks.",
                 .count = config.vision.layers,
                 .norm = "visual.ln_post",
                 .head = {"visual.proj", "visual.attn_pool"},
-                .has_head = config.vision.proj_type != Projection::none};
+                .has_head = detail::has_head(config.vision)};
     }
 }
 
 /// The groups of a model's text tower.
-constexpr LayerGroups text_layer_groups(const auto& config) {
-    static_assert(detail::CountedLayers<std::remove_cvref_t<decltype(config.text)>>,
-                  "tandem: layer groups need a text tower of the library's: this one does not say how many layers it has");
+template <HasLayerGroups Config>
+constexpr LayerGroups text_layer_groups(const Config& config) {
     return {.blocks = "transformer.resblocks.",
             .count = config.text.layers,
             .norm = "ln_final",
             .head = {"text_projection", "text_pool"},
-            .has_head = config.text.proj_type != Projection::none};
+            .has_head = detail::has_head(config.text)};
 }
 
-/// What `rates` make of every parameter's rate: TrainerOptions.rate_factor. Parameters of neither tower keep theirs. Throws Error for a
-/// decay out of its bounds.
-RateFactor layer_rates(const auto& config, const LayerRates& rates) {
-    return detail::layer_rates(image_layer_groups(config), text_layer_groups(config), rates);
+/// What `rates` make of every parameter's rate: TrainerOptions.rate_factor. Parameters of neither tower keep theirs; running means of a
+/// group that stays do so, too, while its batches are still normalised. Throws Error for a decay out of its bounds, and for rates that
+/// differ between towers that share their blocks.
+template <HasLayerGroups Config>
+RateFactor layer_rates(const Config& config, const LayerRates& rates) {
+    return detail::layer_rates(image_layer_groups(config), text_layer_groups(config), config.shared, rates);
 }
 
 }  // namespace tandem::inline TANDEM_ABI

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstddef>
 #include <optional>
+#include <string>
 #include <string_view>
 
 #include <tandem/core/error.hpp>
@@ -28,12 +29,14 @@ TANDEM_INLINE std::size_t LayerGroups::depth(std::string_view name) const {
 
 namespace detail {
 
-[[gnu::cold]] TANDEM_INLINE RateFactor layer_rates(const LayerGroups& image, const LayerGroups& text, const LayerRates& rates) {
+[[gnu::cold]] TANDEM_INLINE RateFactor layer_rates(const LayerGroups& image, const LayerGroups& text, bool is_shared, const LayerRates& rates) {
     const auto check = [](const char* name, double decay) {
         if (!(decay > 0 && decay <= 1)) throw Error(std::string("LayerRates.") + name, "a number above 0, at most 1", to_text(decay));
     };
     check("image_decay", rates.image_decay);
     check("text_decay", rates.text_decay);
+    if (is_shared && (rates.image_decay != rates.text_decay || rates.image_unlocked != rates.text_unlocked))
+        throw Error("LayerRates", "the same of both towers, since they share their blocks", "others");
     return [=](std::string_view name) {
         if (name.starts_with("logit_")) return 1.0;
         const bool is_image = name.starts_with("visual.");

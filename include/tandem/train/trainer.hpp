@@ -230,6 +230,8 @@ private:
             throw Error("TrainerOptions.shares", "1, since this model normalises batches as a whole", std::to_string(options_.shares));
         if (Model::normalises_batches && options_.parts().parts() > 1)
             throw Error("TrainerOptions.micro_batch", "0, since this model normalises batches as a whole", std::to_string(options_.micro_batch));
+        if (options_.recompute == Recompute::blocks && !Model::recomputes_image && !Model::recomputes_text)
+            throw Error("TrainerOptions.recompute", "Recompute::nothing, since this model has no tower of transformer blocks", "Recompute::blocks");
         if (!takes_factor && factor_)
             throw Error("TrainerOptions", "no rate_factor and no locked tower, since this optimizer's update takes no RateFactor", "one of them");
         if constexpr (requires { optimizer_.check(); }) optimizer_.check();
