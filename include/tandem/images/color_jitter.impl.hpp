@@ -126,7 +126,7 @@ TANDEM_INLINE ColorJitter::Draw ColorJitter::sample(Random& random) const {
     for (const auto& [name, amount, most] :
          {std::tuple{"brightness", brightness, 1e6}, {"contrast", contrast, 1e6}, {"saturation", saturation, 1e6}, {"hue", hue, 0.5}}) {
         if (!(amount >= 0 && amount <= most))
-            throw Error(std::string("ColorJitter.") + name, "a number from 0 to " + detail::to_text(most), detail::to_text(amount));
+            throw Error(std::string("ColorJitter.") + name, most < 1 ? "a number from 0 to 0.5" : "a number from 0 to a million", detail::to_text(amount));
     }
     Draw draw;
     for (std::size_t i = draw.order.size(); i > 1; --i) std::swap(draw.order[i - 1], draw.order[random.below(i)]);
