@@ -110,8 +110,7 @@ int run(const Options& options) {
     const td::RunState state = trainer.fit(pairs);
     td::save_weights(trained, options.out / "model.safetensors");
 
-    Model model;
-    td::load_weights(model, options.out / "model.safetensors");
+    const Model model = td::load<design>(options.out / "model.safetensors");
     const Model::Embeddings images = quickstart::embed_images(model, test);
     const quickstart::Retrieval<Model> found(model, data, images);
     const std::vector<std::size_t>& with_text = found.rows;

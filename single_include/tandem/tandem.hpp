@@ -9022,13 +9022,11 @@ struct Transformer {
         std::vector<typename Layer::Saved> blocks{1};
         Tensor<C, Shape<dynamic, width>> scratch, picked;
         Recompute recompute = Recompute::nothing;  ///< where blocks are computed again, they all have blocks[0] in turn
-        /// Then, what stochastic depth drops of each block.
+        /// What stochastic depth drops of each block, which has it while it runs: see with_drops.
         struct Drops {
             std::vector<C> mixer, mlp;
         };
         std::vector<Drops> drops;
-
-        typename Layer::Saved& block(std::size_t layer) { return blocks[recompute == Recompute::blocks ? 0 : layer]; }
     };
 
     static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
@@ -9135,13 +9133,14 @@ private:
             saved.blocks = std::vector<typename Layer::Saved>(held);
         }
         if constexpr (parts.drop_path_rate > 0) {
-            if (recomputes) saved.drops.resize(layers());
-            for (std::size_t i = 0; i < (keep ? layers() : 1); ++i) {
+            const std::size_t drawn = keep ? layers() : 1;
+            if (saved.drops.size() < drawn) saved.drops.resize(drawn);
+            for (std::size_t i = 0; i < drawn; ++i) {
                 const double rate =
                     layers() > 1 ? parts.drop_path_rate * static_cast<double>(i) / static_cast<double>(layers() - 1)
                                  : 0;
-                draw(recomputes && keep ? saved.drops[i].mixer : saved.blocks[i].mixer.drop, sequences.count(), rate, random);
-                draw(recomputes && keep ? saved.drops[i].mlp : saved.blocks[i].mlp.drop, sequences.count(), rate, random);
+                draw(saved.drops[i].mixer, sequences.count(), rate, random);
+                draw(saved.drops[i].mlp, sequences.count(), rate, random);
             }
         }
     }
@@ -9149,18 +9148,17 @@ private:
     /// body(what is kept of block `layer`), with what stochastic depth drops of it.
     template <class Body>
     static void with_drops(std::size_t layer, Saved& saved, bool keep, const Body& body) {
-        if (!keep) return body(saved.blocks[0]);
-        auto& block = saved.block(layer);
-        if constexpr (parts.drop_path_rate > 0) {
-            if (saved.recompute == Recompute::blocks) {
-                std::swap(block.mixer.drop, saved.drops[layer].mixer);
-                std::swap(block.mlp.drop, saved.drops[layer].mlp);
-                body(block);
-                std::swap(block.mixer.drop, saved.drops[layer].mixer);
-                return std::swap(block.mlp.drop, saved.drops[layer].mlp);
+        auto& block = saved.blocks[keep && saved.recompute == Recompute::nothing ? layer : 0];
+        const auto exchange = [&] {
+            if constexpr (parts.drop_path_rate > 0) {
+                typename Saved::Drops& drops = saved.drops[keep ? layer : 0];
+                std::swap(block.mixer.drop, drops.mixer);
+                std::swap(block.mlp.drop, drops.mlp);
             }
-        }
+        };
+        exchange();
         body(block);
+        exchange();
     }
 
     /// 0 with probability `rate`, else 1 / (1 − rate), so that the mean is 1.
@@ -18539,7 +18537,7 @@ struct LayerGroups {
     std::string_view blocks;         ///< how the names of the blocks' parameters begin, up to a block's number
     std::size_t first = 0, count = 0;  ///< the first block's number, and how many there are
     std::string_view norm;           ///< behind the last block
-    std::array<std::string_view, 4> head{};
+    std::array<std::string_view, 2> head{};  ///< how the names of what follows begin
     bool has_head = true;
 
     constexpr std::size_t size() const { return count + (has_head ? 2 : 1); }

@@ -1,10 +1,8 @@
 // A config's cost as a constant against what its model does: parameters, products, memory.
 #include <catch2/catch.hpp>
 
-#include <algorithm>
 #include <atomic>
 #include <cstddef>
-#include <span>
 #include <type_traits>
 
 #include <tandem/losses/contrastive.hpp>
@@ -12,6 +10,8 @@
 #include <tandem/models/cost.hpp>
 #include <tandem/models/describe.hpp>
 #include <tandem/models/zoo.hpp>
+
+#include "saved_models.hpp"
 
 namespace td = tandem;
 
@@ -86,13 +86,8 @@ void check_memory() {
     CAPTURE(recomputed, expected_less);
     CHECK(is_within(recomputed, expected_less, 0.1));
     if (Model::recomputes_image) CHECK(expected_less < 0.5 * expected);
-    td::for_each_parameter(
-        [](const auto& name, const auto& first, const auto& second) {
-            INFO(name.view());
-            // By bytes: of pictures that are all the same, a batch's norm has no gradient.
-            CHECK(std::ranges::equal(std::as_bytes(first.elements()), std::as_bytes(second.elements())));
-        },
-        gradient, again);
+    // Pictures that are all the same have no gradient through a batch's norm.
+    check_same_bytes(gradient, again);
 
     Model fresh{td::Seed{0}};
     // No more than a model takes at once.

@@ -1,4 +1,4 @@
-// What the tests of saving and loading share.
+// What the tests of saving and loading, and of equal models, share.
 #pragma once
 
 #include <unistd.h>
@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <span>
 #include <string>
 
 #include <catch2/catch.hpp>
@@ -42,4 +43,15 @@ bool same_bits(const A& a, const B& b) {
         },
         a, b);
     return same;
+}
+
+/// Every parameter by its bytes, where what is no number may be equal.
+template <class Model>
+void check_same_bytes(const Model& a, const Model& b) {
+    tandem::for_each_parameter(
+        [](const tandem::ParameterName& name, const auto& x, const auto& y) {
+            INFO(name.view());
+            CHECK(std::ranges::equal(std::as_bytes(x.elements()), std::as_bytes(y.elements())));
+        },
+        a, b);
 }

@@ -20,7 +20,7 @@ struct LayerGroups {
     std::string_view blocks;         ///< how the names of the blocks' parameters begin, up to a block's number
     std::size_t first = 0, count = 0;  ///< the first block's number, and how many there are
     std::string_view norm;           ///< behind the last block
-    std::array<std::string_view, 4> head{};
+    std::array<std::string_view, 2> head{};  ///< how the names of what follows begin
     bool has_head = true;
 
     constexpr std::size_t size() const { return count + (has_head ? 2 : 1); }
