@@ -78,6 +78,15 @@ inline std::filesystem::path tokenizer_of(const Arguments& arguments) {
     return arguments.has("--tokenizer") ? std::filesystem::path(arguments.get("--tokenizer")) : tokenizer_beside(weights_of(arguments));
 }
 
+/// How a checkpoint's pictures are prepared.
+inline td::Preprocess preprocess_of(const td::AnyClip& clip, const std::filesystem::path& path) {
+    const td::ImageSize size = clip.sizes().image;
+    if (clip.sizes().architecture.ends_with("quickstart")) return quickstart::preprocess_of(size);
+    const td::Preprocess recipe = td::load_preprocess(path, clip.logit_bias() ? td::siglip_preprocess(size) : td::openai_preprocess(size));
+    if (recipe.size != size) throw td::Error(path.string(), "preprocessing to the model's " + to_string(size) + " pixels", to_string(recipe.size));
+    return recipe;
+}
+
 /// Opens what checkpoint_options say.
 inline Opened open(const Arguments& arguments, td::Towers towers = td::Towers::both) {
     const std::filesystem::path path = weights_of(arguments);
@@ -110,13 +119,7 @@ inline Opened open(const Arguments& arguments, td::Towers towers = td::Towers::b
                                              : zoo::open<td::int8>(path, options);
     td::Preprocess recipe;
     if (clip.parts().image) {
-        const td::ImageSize size = clip.sizes().image;
-        const bool is_own = clip.sizes().architecture.ends_with("quickstart");
-        recipe =
-            is_own ? quickstart::preprocess_of(size) : td::load_preprocess(path, clip.logit_bias() ? td::siglip_preprocess(size) : td::openai_preprocess(size));
-        if (recipe.size != size)
-            throw td::Error(path.string(), "preprocessing to the model's " + to_string(size) + " pixels",
-                            to_string(recipe.size));
+        recipe = preprocess_of(clip, path);
         if (!resampling.empty())
             recipe.resampling = resampling == "pillow" ? td::Resampling::pillow_13 : td::Resampling::torchvision;
         if (!resize_as.empty()) recipe.resize_as = resize_as == "rgb" ? td::ResizeAs::rgb : td::ResizeAs::stored;

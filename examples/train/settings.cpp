@@ -22,7 +22,6 @@ using program::UsageError;
 
 /// Options of open_clip's that are not here (open_clip_train/params.py), and what to do instead.
 const std::map<std::string, const char*, std::less<>> elsewhere{
-    {"--train-data-upsampling-factors", "name the shards of a source several times in --train-data"},
     {"--val-num-samples", "leave it out: the pairs are counted"},
     {"--dataset-resampled", "leave it out: every pair comes once an epoch, and runs go on within one"},
     {"--image-key", "leave it out: jpg, jpeg, png and webp are read"},
@@ -71,8 +70,6 @@ const std::map<std::string, const char*, std::less<>> elsewhere{
     {"--dist-backend", "start it with mpirun -np N"},
     {"--log-metric-every-n-steps", "--log-every-n-steps"},
     {"--remote-sync", "rsync the folder --logs: its files are replaced as wholes"},
-    {"--distill-model", "leave it out: distillation is not here"},
-    {"--distill-pretrained", "leave it out: distillation is not here"},
     {"--coca-caption-loss-weight", "leave it out: CoCa is not here"},
     {"--coca-contrastive-loss-weight", "leave it out: CoCa is not here"},
     {"--loss-dist-impl", "leave it out: every process computes the loss of all pairs, in tiles"},
@@ -102,6 +99,25 @@ std::optional<std::array<double, count>> numbers(std::string text) {
     }
     if (at != end) return {};
     return found;
+}
+
+/// open_clip's ViT-B-32 is vit_b_32 here.
+std::string zoo_name(std::string name) {
+    std::ranges::transform(name, name.begin(), [](char c) { return c == '-' ? '_' : c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+    return name;
+}
+
+/// "1::2::0.5".
+std::vector<double> factors(const char* option, const std::string& text) {
+    std::vector<double> all;
+    for (std::size_t begin = 0; begin <= text.size();) {
+        const std::size_t end = std::min(text.find("::", begin), text.size());
+        const auto found = numbers<1>(text.substr(begin, end - begin));
+        if (!found || !((*found)[0] > 0 && (*found)[0] <= 1000)) throw UsageError(option, "numbers above 0, at most 1000, with :: between them", text);
+        all.push_back((*found)[0]);
+        begin = end + 2;
+    }
+    return all;
 }
 
 std::array<double, 2> two_numbers(const std::string& name, const std::string& text) {
@@ -177,7 +193,8 @@ program::Command command(const std::vector<std::string>& models) {
             "happened. Samples that are damaged are left out and counted by cause and file. Under mpirun -np N (a power of two) as many processes train together: --batch-size is one's, "
             "the batch N times as large, and the result the same bits as with another N of the same --batch-size and N times --accum-freq. All see the folder LOGS. Exit codes: 3 after SIGTERM, SIGINT or SIGUSR1 (saved, to be "
             "resumed; mpirun passes on the last one, and gives a few seconds after the others), 4 where a rank did not answer.",
-            {{"--train-data", "PATH", "shards (data/{000..099}.tar::more.tar), a table, or a folder of pictures with captions"},
+            {{"--train-data", "PATH", "shards (data/{000..099}.tar), a table, or a folder of pictures with captions; several with :: between them"},
+             {"--train-data-upsampling-factors", "F::F", "how often an epoch has each pair of the sources in --train-data, exactly: 1::2::0.5 (default: once)"},
              {"--val-data", "PATH", "pairs that are not trained on: retrieval is measured on them"},
              {"--dataset-type", "webdataset|csv|folder|synthetic", "what the data are (default: auto, by each path's ending; synthetic needs none)"},
              {"--train-num-samples", "N", "of a synthetic data set; any other is counted"},
@@ -187,12 +204,12 @@ program::Command command(const std::vector<std::string>& models) {
              {"--batch-size", "N", "pairs in a process's memory at a time (default 64)"},
              {"--accum-freq", "K", "the batch is K times as large, with the whole batch's gradients (default 1)"},
              {"--epochs", "N", "how often every pair is seen (default 32)"},
-             {"--opt", "adamw|stableadamw|lion|sgd", "the optimizer (default adamw); stableadamw takes smaller steps where gradients outgrow their second moment"},
+             {"--opt", "adamw|stableadamw|lion|muon|sgd", "the optimizer (default adamw); stableadamw takes smaller steps where gradients outgrow their second moment, muon has AdamW's rate and decay"},
              {"--lr", "RATE", "its rate (default 5e-4)"},
-             {"--beta1", "NUMBER", "of AdamW and Lion (default 0.9)"},
+             {"--beta1", "NUMBER", "of AdamW, also muon's, and Lion (default 0.9)"},
              {"--beta2", "NUMBER", "of AdamW (default 0.98 where the image tower has blocks, else 0.999) and Lion (0.99)"},
              {"--eps", "NUMBER", "of AdamW (default 1e-6 where the image tower has blocks, else 1e-8)"},
-             {"--momentum", "NUMBER", "of SGD (default 0.9)"},
+             {"--momentum", "NUMBER", "of SGD (default 0.9) and Muon (0.95)"},
              {"--wd", "NUMBER", "weight decay of matrices (default 0.2)"},
              {"--warmup", "STEPS", "of a rising rate (default 10000, at most a tenth of the run)"},
              {"--lr-scheduler", "cosine|const|const-cooldown", "what the rate does then (default cosine)"},
@@ -205,7 +222,12 @@ program::Command command(const std::vector<std::string>& models) {
              {"--model", known.c_str(), "the architecture (default: the one in train.cpp)"},
              {"--pretrained", "PATH", "weights to begin with: what td::load reads"},
              {"--tokenizer", "PATH", "default: what lies beside --pretrained, or one that is learned from the captions"},
+             {"--tokenizer-data", "PATH", "the pairs from whose captions one is learned (default: those of --train-data)"},
              {"--siglip", "", "SigLIP's loss, as architectures with .logit_bias have it"},
+             {"--same-captions", "negatives|positives|ignored", "what pairs of a batch with the same caption are to each other (default negatives, as in open_clip)"},
+             {"--label-smoothing", "SHARE", "of a label that is spread over the batch (default 0; not with --siglip)"},
+             {"--distill-pretrained", "PATH", "a teacher of the zoo or a run's, whose similarities are followed beside the labels: same image size, normalisation and tokenizer"},
+             {"--distill-model", "NAME", "the architecture that the teacher is expected to have"},
              {"--lock-image", "", "leave the image tower as it is"},
              {"--lock-image-unlocked-groups", "N", "but for its last N groups of layers: the projection, the last block with its norm, ..."},
              {"--lock-text", "", "leave the text tower as it is"},
@@ -270,10 +292,11 @@ Settings read_settings(const Arguments& given, const std::vector<std::string>& m
     settings.train_data = settings.dataset_type == "synthetic" ? "" : given.require("--train-data");
     if (settings.dataset_type == "synthetic" && given.has("--train-data")) throw UsageError("--train-data", "none with --dataset-type synthetic", given.get("--train-data"));
     if (settings.dataset_type == "synthetic") {
-        for (const char* const option : {"--val-data", "--imagenet-val", "--tokenizer"}) {
+        for (const char* const option : {"--val-data", "--imagenet-val", "--tokenizer", "--tokenizer-data", "--train-data-upsampling-factors"}) {
             if (given.has(option)) throw UsageError(option, "none with --dataset-type synthetic, which has no words", given.get(option));
         }
     }
+    if (given.has("--train-data-upsampling-factors")) settings.upsampling = factors("--train-data-upsampling-factors", given.get("--train-data-upsampling-factors"));
     settings.val_data = given.get("--val-data");
     settings.train_num_samples = given.number("--train-num-samples", 0, many);
     if (settings.dataset_type == "synthetic") settings.train_num_samples = std::max<std::size_t>(settings.train_num_samples, 1);
@@ -287,7 +310,7 @@ Settings read_settings(const Arguments& given, const std::vector<std::string>& m
     // open_clip has some of timm's.
     settings.opt = given.get("--opt", settings.opt);
     if (settings.opt.starts_with("timm/")) settings.opt.erase(0, 5);
-    settings.opt = program::one_of("--opt", settings.opt, {"adamw", "stableadamw", "lion", "sgd"});
+    settings.opt = program::one_of("--opt", settings.opt, {"adamw", "stableadamw", "lion", "muon", "sgd"});
     settings.lr = given.real("--lr", settings.lr, 0, 1000);
     settings.beta1 = optional_number("--beta1", 1);
     settings.beta2 = optional_number("--beta2", 1);
@@ -297,7 +320,8 @@ Settings read_settings(const Arguments& given, const std::vector<std::string>& m
         if (given.has(option) && std::ranges::find(optimizers, settings.opt, [](const char* name) { return std::string(name); }) == optimizers.end())
             throw UsageError(option, "an option of --opt " + settings.opt, option);
     };
-    of("--beta1", {"adamw", "stableadamw", "lion"}), of("--beta2", {"adamw", "stableadamw", "lion"}), of("--eps", {"adamw", "stableadamw"}), of("--momentum", {"sgd"});
+    of("--beta1", {"adamw", "stableadamw", "lion", "muon"}), of("--beta2", {"adamw", "stableadamw", "lion", "muon"});
+    of("--eps", {"adamw", "stableadamw", "muon"}), of("--momentum", {"muon", "sgd"});
     settings.wd = given.real("--wd", settings.wd, 0, 1000);
     if (given.has("--warmup")) settings.warmup = given.number("--warmup", 0, many, 0);
     settings.lr_scheduler = given.choose("--lr-scheduler", settings.lr_scheduler, {"cosine", "const", "const-cooldown"});
@@ -312,14 +336,22 @@ Settings read_settings(const Arguments& given, const std::vector<std::string>& m
     settings.ema_decay = given.share("--ema-decay", 0);
     if (settings.ema_decay == 1) throw UsageError("--ema-decay", "a number from 0 to below 1", "1");
     settings.precision = given.choose("--precision", settings.precision, {"fp32", "amp_bf16"});
-    // open_clip's ViT-B-32 is vit_b_32 here.
-    settings.model = given.get("--model", models.front());
-    std::ranges::transform(settings.model, settings.model.begin(), [](char c) { return c == '-' ? '_' : c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; });
+    settings.model = zoo_name(given.get("--model", models.front()));
     if (std::ranges::find(models, settings.model) == models.end())
         throw UsageError("--model", "one of " + joined(models) + " (the build's TANDEM_TRAIN_MODELS), or an architecture in examples/train/train.cpp", settings.model);
     settings.pretrained = given.get("--pretrained");
     settings.tokenizer = given.get("--tokenizer");
+    settings.tokenizer_data = given.get("--tokenizer-data");
+    if (!settings.tokenizer_data.empty() && !(settings.tokenizer.empty() && settings.pretrained.empty()))
+        throw UsageError("--tokenizer-data", "neither --tokenizer nor --pretrained beside it, since it is for learning one", settings.tokenizer_data);
     settings.siglip = given.has("--siglip");
+    const std::string same = given.choose("--same-captions", "negatives", {"negatives", "positives", "ignored"});
+    settings.same_captions = same == "positives" ? td::Repeats::positives : same == "ignored" ? td::Repeats::ignored : td::Repeats::negatives;
+    settings.label_smoothing = given.share("--label-smoothing", 0);
+    if (settings.siglip && settings.label_smoothing > 0) throw UsageError("--label-smoothing", "none with --siglip, whose loss has no softmax", given.get("--label-smoothing"));
+    settings.distill_pretrained = given.get("--distill-pretrained");
+    settings.distill_model = zoo_name(given.get("--distill-model"));
+    if (!settings.distill_model.empty() && settings.distill_pretrained.empty()) throw UsageError("--distill-model", "--distill-pretrained beside it", "none");
     settings.lock_image = given.has("--lock-image");
     settings.lock_text = given.has("--lock-text");
     settings.lock_image_unlocked_groups = given.number("--lock-image-unlocked-groups", 0, 1000, 0);

@@ -11,6 +11,7 @@
 #include <tandem/data/samples.hpp>
 #include <tandem/images/color_jitter.hpp>
 #include <tandem/images/transform.hpp>
+#include <tandem/losses/captions.hpp>
 
 #include "../tandem/command.hpp"
 
@@ -19,7 +20,8 @@ namespace training {
 namespace td = tandem;
 
 struct Settings {
-    std::string train_data, val_data, dataset_type;
+    std::string train_data, val_data, dataset_type, tokenizer_data;
+    std::vector<double> upsampling;  ///< of the sources in train_data; empty: 1 each
     td::TableOptions table;
     std::size_t train_num_samples = 0;
     bool strict = false;
@@ -32,7 +34,10 @@ struct Settings {
     std::size_t epochs_cooldown = 0;
     double lr_cooldown_end = 0, lr_cooldown_power = 1;
     std::string precision = "fp32", model = "architecture";
-    std::filesystem::path pretrained, tokenizer;
+    std::filesystem::path pretrained, tokenizer, distill_pretrained;
+    std::string distill_model;
+    td::Repeats same_captions = td::Repeats::negatives;
+    double label_smoothing = 0;
     bool lock_image = false, lock_text = false, siglip = false;
     std::size_t lock_image_unlocked_groups = 0, lock_text_unlocked_layers = 0;
     double image_layer_decay = 1, text_layer_decay = 1;

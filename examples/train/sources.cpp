@@ -1,19 +1,39 @@
 #include "sources.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdio>
 #include <map>
 #include <sstream>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace training {
 
-td::SampleList list_samples(const std::string& what, const Settings& settings) {
+namespace {
+
+td::SampleList list_source(const std::string& what, const Settings& settings) {
     const std::string& type = settings.dataset_type;
     if (type == "auto") return td::read_samples(what, settings.table, settings.strict);
     if (type == "webdataset") return td::read_shards(td::expand_names(what), settings.strict);
     if (type == "csv") return td::read_table(what, settings.table, settings.strict);
     return td::read_folder(what, settings.strict);
+}
+
+}  // namespace
+
+td::SampleList list_samples(const std::string& what, const Settings& settings, std::span<const double> factors) {
+    std::vector<td::SampleList> sources;
+    for (std::size_t begin = 0; begin <= what.size();) {
+        const std::size_t end = std::min(what.find("::", begin), what.size());
+        sources.push_back(list_source(what.substr(begin, end - begin), settings));
+        begin = end + 2;
+    }
+    if (!factors.empty() && factors.size() != sources.size())
+        throw program::UsageError("--train-data-upsampling-factors", "a factor for each of the " + std::to_string(sources.size()) + " sources in --train-data", std::to_string(factors.size()));
+    if (sources.size() == 1 && factors.empty()) return std::move(sources.front());
+    return td::join_samples(std::move(sources), factors);
 }
 
 void report_faults(const char* what, td::FaultCounts faults, const td::FaultCounts& before) {

@@ -1,6 +1,7 @@
 // The pairs that a command line names.
 #pragma once
 
+#include <span>
 #include <string>
 
 #include <tandem/core/ranks.hpp>
@@ -11,8 +12,8 @@
 
 namespace training {
 
-/// The pairs that an option names.
-td::SampleList list_samples(const std::string& what, const Settings& settings);
+/// The pairs that an option names, of one source or several; with a factor for each, or 1.
+td::SampleList list_samples(const std::string& what, const Settings& settings, std::span<const double> factors = {});
 
 /// Says on standard error what of a data set is left out, but for what has been said `before`.
 void report_faults(const char* what, td::FaultCounts faults, const td::FaultCounts& before = {});

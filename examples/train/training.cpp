@@ -1,6 +1,9 @@
 #include "training.hpp"
 
+#include <algorithm>
 #include <initializer_list>
+
+#include "../../benchmarks/ceiling.hpp"
 
 namespace training {
 
@@ -46,6 +49,25 @@ td::AnyTokenizer find_tokenizer(const Settings& settings, const td::SampleList& 
     return tokenizer;
 }
 
+double measured_gflops(bool reduced) {
+    return ceiling::gflops(reduced ? ceiling::Precision::bf16 : ceiling::Precision::f32, td::core_count());
+}
+
+std::size_t mean_tokens(const td::SampleList& samples, const td::AnyTokenizer& tokenizer, std::size_t context) {
+    std::vector<td::Id> ids(context);
+    std::size_t tokens = 0, captions = 0;
+    for (std::size_t i = 0; i < samples.samples.size(); i += samples.samples.size() / 64 + 1) {
+        for (const std::string& caption : td::captions_of(samples, i)) {
+            tokenizer.encode(caption, ids);
+            // Behind a caption its last id comes again and again, whatever pads it.
+            const td::Id padding = ids.back();
+            tokens += static_cast<std::size_t>(ids.rend() - std::find_if(ids.rbegin(), ids.rend(), [&](td::Id id) { return id != padding; }));
+            ++captions;
+        }
+    }
+    return captions == 0 ? 0 : std::max<std::size_t>(1, tokens / captions);
+}
+
 void Source::fetch(std::size_t index, td::Random& random, std::span<float> image, std::span<td::Id> ids) const {
     if (data != nullptr) return data->fetch(index, random, image, ids);
     for (float& pixel : image) pixel = static_cast<float>(random.normal());
@@ -55,6 +77,13 @@ void Source::fetch(std::size_t index, td::Random& random, std::span<float> image
     const std::size_t end = ids.size() / 2;
     for (std::size_t i = 1; i < end; ++i) ids[i] = static_cast<td::Id>(1 + words.below(vocabulary - 3));
     ids[end] = static_cast<td::Id>(vocabulary - 1);
+}
+
+std::vector<std::size_t> Source::draws(std::size_t epoch) const {
+    if (data != nullptr) return data->draws(epoch);
+    std::vector<std::size_t> draws(count);
+    std::iota(draws.begin(), draws.end(), std::size_t{0});
+    return draws;
 }
 
 std::map<std::string, std::string> Source::fingerprint() const {

@@ -25,6 +25,7 @@
 #include "records.hpp"
 #include "settings.hpp"
 #include "sources.hpp"
+#include "teacher.hpp"
 
 namespace training {
 
@@ -42,12 +43,20 @@ td::AnyTokenizer find_tokenizer(const Settings& settings, const td::SampleList& 
 /// Throws UsageError where the run's folder holds another run; makes it.
 void prepare_folder(const Settings& settings);
 
+/// 10^9 operations a second of this process' cores, of products in float32 or as amp_bf16 has them; measured.
+double measured_gflops(bool reduced);
+
+/// Tokens of a caption on average, padding left out, of some of them.
+std::size_t mean_tokens(const td::SampleList& samples, const td::AnyTokenizer& tokenizer, std::size_t context);
+
 /// What is trained on: a data set, or for measurements without one noise, with captions that differ. One type, so that a run is compiled once.
 struct Source {
     const td::Dataset* data = nullptr;
     std::size_t count = 0, vocabulary = 0;  ///< without data
 
     std::size_t size() const { return data != nullptr ? data->size() : count; }
+    std::size_t epoch_size() const { return data != nullptr ? data->epoch_size() : count; }
+    std::vector<std::size_t> draws(std::size_t epoch) const;
     void fetch(std::size_t index, td::Random& random, std::span<float> image, std::span<td::Id> ids) const;
     std::map<std::string, std::string> fingerprint() const;
 };
@@ -82,29 +91,36 @@ public:
             recipe = td::load_preprocess(settings_.pretrained, recipe);
             td::load_weights(model_, settings_.pretrained);
         }
-        if (settings_.dataset_type == "synthetic") return train({.count = settings_.train_num_samples, .vocabulary = config.text.vocabulary});
+        if (settings_.dataset_type == "synthetic") {
+            if (!settings_.distill_pretrained.empty()) teacher_ = open_teacher(settings_, {recipe, config.text.context});
+            return train({.count = settings_.train_num_samples, .vocabulary = config.text.vocabulary});
+        }
 
-        td::SampleList training = list_samples(settings_.train_data, settings_);
+        td::SampleList training = list_samples(settings_.train_data, settings_, settings_.upsampling);
         if (training.samples.empty()) {
             if (settings_.is_first_rank()) report_faults("training", training.faults);
             throw td::Error("--train-data", "pairs of a picture and a caption", "none in " + settings_.train_data);
         }
         // The first rank makes it, the others read it.
-        if (settings_.is_first_rank()) tokenizer_ = find_tokenizer(settings_, training, config.text.vocabulary);
+        const auto find = [&] { return find_tokenizer(settings_, settings_.tokenizer_data.empty() ? training : list_samples(settings_.tokenizer_data, settings_), config.text.vocabulary); };
+        if (settings_.is_first_rank()) tokenizer_ = find();
         settings_.meet();
-        if (!settings_.is_first_rank()) tokenizer_ = find_tokenizer(settings_, training, config.text.vocabulary);
+        if (!settings_.is_first_rank()) tokenizer_ = find();
+        if (!settings_.distill_pretrained.empty()) teacher_ = open_teacher(settings_, {recipe, config.text.context, &*tokenizer_, &training});
         td::DatasetOptions options{.view = {.preprocess = recipe, .crop = settings_.crop, .flip = settings_.hflip, .jitter = settings_.jitter, .jitter_share = settings_.color_jitter_prob, .grayscale_share = settings_.gray_scale_prob}, .strict = settings_.strict};
         options.view.decode.background = recipe.background;
         options.view.decode.pixel_limit = settings_.max_image_pixels;
         decode_ = options.view.decode;
         recipe_ = recipe;
+        caption_tokens_ = mean_tokens(training, *tokenizer_, config.text.context);
         td::Dataset data(std::move(training), *tokenizer_, config.text.context, options);
         const td::FaultCounts faults = data.faults();
         if (settings_.is_first_rank()) {
-            std::fprintf(stderr, "%zu pairs to train on\n", data.size());
+            std::fprintf(stderr, "%zu pairs to train on", data.size());
+            std::fprintf(stderr, data.epoch_size() == data.size() ? "\n" : ", %zu in an epoch\n", data.epoch_size());
             report_faults("training", faults);
-            if (settings_.train_num_samples > 0 && settings_.train_num_samples != data.size())
-                std::fprintf(stderr, "--train-num-samples %zu is not what an epoch has: all %zu pairs\n", settings_.train_num_samples, data.size());
+            if (settings_.train_num_samples > 0 && settings_.train_num_samples != data.epoch_size())
+                std::fprintf(stderr, "--train-num-samples %zu is not what an epoch has: %zu pairs\n", settings_.train_num_samples, data.epoch_size());
         }
         if (!settings_.val_data.empty() && settings_.is_first_rank()) {
             validation_.emplace(list_samples(settings_.val_data, settings_), *tokenizer_, config.text.context, options);
@@ -123,9 +139,9 @@ public:
 
 private:
     int train(const Source& data) {
-        const std::size_t parts = settings_.accum_freq * settings_.ranks_count(), batch = settings_.batch_size * parts, batches = data.size() / batch;
+        const std::size_t parts = settings_.accum_freq * settings_.ranks_count(), batch = settings_.batch_size * parts, batches = data.epoch_size() / batch;
         if (batches == 0)
-            throw program::UsageError("--batch-size", "at most " + std::to_string(data.size()) + " pairs in a batch, of --batch-size times --accum-freq" + (settings_.ranks == nullptr ? "" : " times ranks"), std::to_string(batch));
+            throw program::UsageError("--batch-size", "at most " + std::to_string(data.epoch_size()) + " pairs in a batch, of --batch-size times --accum-freq" + (settings_.ranks == nullptr ? "" : " times ranks"), std::to_string(batch));
         steps_ = batches * settings_.epochs;
         const std::size_t warmup = settings_.warmup.value_or(std::min<std::size_t>(10000, steps_ / 10));
         if (warmup > steps_) throw program::UsageError("--warmup", "at most the run's " + std::to_string(steps_) + " steps", std::to_string(warmup));
@@ -157,6 +173,7 @@ private:
             }
         }
         options.average_decay = settings_.ema_decay;
+        options.ceiling = pairs_per_second(options);
         options.stop = &stop_asked;
         if (settings_.grad_checkpointing) {
             if (!Model::recomputes_image && !Model::recomputes_text) throw program::UsageError("--grad-checkpointing", "a tower of transformer blocks", "none");
@@ -181,35 +198,45 @@ private:
                                                                                                  {"optimizer", settings_.opt},
                                                                                                  {"rate", shown(settings_.lr)},
                                                                                                  {"precision", settings_.precision}});
-        return with_optimizer(data, options, rates, batches, records);
+        return with_loss(data, options, rates, batches, records);
     }
 
-    int with_optimizer(const Source& data, const td::TrainerOptions& options, const Rates& schedule, std::size_t batches, std::optional<Records>& records) {
+    /// What the arithmetic units alone would allow: of a pair's products, those of its gradients are twice those forward, and a locked tower has none.
+    double pairs_per_second(const td::TrainerOptions& options) const {
+        const auto cost = [](std::size_t forward, bool is_locked) { return static_cast<double>(forward) * (is_locked ? 1 : 3); };
+        const double flops = cost(td::image_cost(config).executed, options.lock_image) + cost(td::text_cost(config, caption_tokens_).executed, options.lock_text);
+        return 1e9 * measured_gflops(settings_.precision == "amp_bf16") * static_cast<double>(settings_.ranks_count()) / flops;
+    }
+
+    td::AnyOptimizer optimizer() const {
         if (settings_.opt == "lion")
-            return fit(data, options, td::Lion{.rate = settings_.lr, .beta1 = settings_.beta1.value_or(0.9), .beta2 = settings_.beta2.value_or(0.99), .weight_decay = settings_.wd}, schedule, batches, records);
-        if (settings_.opt == "sgd")
-            return fit(data, options, td::Sgd{.rate = settings_.lr, .momentum = settings_.momentum.value_or(0.9), .weight_decay = settings_.wd}, schedule, batches, records);
+            return td::Lion{.rate = settings_.lr, .beta1 = settings_.beta1.value_or(0.9), .beta2 = settings_.beta2.value_or(0.99), .weight_decay = settings_.wd};
+        if (settings_.opt == "sgd") return td::Sgd{.rate = settings_.lr, .momentum = settings_.momentum.value_or(0.9), .weight_decay = settings_.wd};
         // open_clip_train/params.py, get_default_params.
-        const td::AdamW adamw{.rate = settings_.lr,
-                              .beta1 = settings_.beta1.value_or(0.9),
-                              .beta2 = settings_.beta2.value_or(has_blocks ? 0.98 : 0.999),
-                              .eps = settings_.eps.value_or(has_blocks ? 1e-6 : 1e-8),
-                              .weight_decay = settings_.wd,
-                              .clip_update = settings_.opt == "stableadamw"};
-        return fit(data, options, adamw, schedule, batches, records);
+        const double beta1 = settings_.beta1.value_or(0.9), beta2 = settings_.beta2.value_or(has_blocks ? 0.98 : 0.999), eps = settings_.eps.value_or(has_blocks ? 1e-6 : 1e-8);
+        if (settings_.opt == "muon")
+            return td::Muon{.rate = settings_.lr, .momentum = settings_.momentum.value_or(0.95), .beta1 = beta1, .beta2 = beta2, .eps = eps, .weight_decay = settings_.wd};
+        return td::AdamW{.rate = settings_.lr, .beta1 = beta1, .beta2 = beta2, .eps = eps, .weight_decay = settings_.wd, .clip_update = settings_.opt == "stableadamw"};
     }
 
-    template <class Optimizer>
-    int fit(const Source& data, const td::TrainerOptions& options, const Optimizer& optimizer, const Rates& schedule, std::size_t batches, std::optional<Records>& records) {
-        // In tiles, a batch may have any size.
-        const auto loss = [] {
-            if constexpr (config.logit_bias) {
-                return td::tiled(td::SigmoidLoss{});
-            } else {
-                return td::tiled(td::InfoNce{});
-            }
-        }();
-        td::Trainer trainer{model_, optimizer, schedule, loss, options};
+    /// Trains by the loss that is asked for. In tiles, a batch may have any size.
+    int with_loss(const Source& data, const td::TrainerOptions& options, const Rates& schedule, std::size_t batches, std::optional<Records>& records) {
+        const auto fit_by = [&](auto loss) { return fit(data, options, td::tiled(std::move(loss)), schedule, batches, records); };
+        const bool is_plain = settings_.same_captions == td::Repeats::negatives && settings_.label_smoothing == 0;
+        if constexpr (config.logit_bias) {
+            const td::SigmoidLossByCaption by_caption(settings_.same_captions);
+            if (teacher_) return fit_by(by_caption + td::Distillation{*teacher_});
+            return is_plain ? fit_by(td::SigmoidLoss{}) : fit_by(by_caption);
+        } else {
+            const auto by_caption = td::InfoNceByCaption(settings_.same_captions) + settings_.label_smoothing * td::LabelSmoothing{};
+            if (teacher_) return fit_by(by_caption + td::Distillation{*teacher_});
+            return is_plain ? fit_by(td::InfoNce{}) : fit_by(by_caption);
+        }
+    }
+
+    template <class L>
+    int fit(const Source& data, const td::TrainerOptions& options, L loss, const Rates& schedule, std::size_t batches, std::optional<Records>& records) {
+        td::Trainer trainer{model_, optimizer(), schedule, std::move(loss), options};
         bool was_reported = false;
         trainer.on_report([&](const td::StepReport& report) {
             was_reported = true;
@@ -220,6 +247,7 @@ private:
                                       {"train/scale", report.logit_scale},
                                       {"train/grad_norm", report.gradient_norm},
                                       {"train/samples_per_second", report.samples_per_second},
+                                      {"train/share_of_ceiling", report.ceiling_share},
                                       {"train/waiting_for_data", report.waiting}});
             records->write_report(report.step, steps_, "running");
         });
@@ -359,7 +387,8 @@ private:
     td::Preprocess recipe_;
     td::DecodeOptions decode_;
     Scalars measured_;  // the last of each
-    std::size_t steps_ = 0;
+    std::size_t steps_ = 0, caption_tokens_ = 0;  // the latter of a caption on average; 0: the context
+    std::optional<td::AnyClip> teacher_;
 };
 
 /// A run of one architecture in the precision that is asked for.

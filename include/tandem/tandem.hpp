@@ -11,7 +11,9 @@
 #include <tandem/files/tar.hpp>
 #include <tandem/images/codec.hpp>
 #include <tandem/images/preprocess_config.hpp>
+#include <tandem/losses/captions.hpp>
 #include <tandem/losses/contrastive.hpp>
+#include <tandem/losses/distillation.hpp>
 #include <tandem/losses/matryoshka.hpp>
 #include <tandem/models/check_gradients.hpp>
 #include <tandem/models/checkpoint.hpp>
@@ -45,5 +47,6 @@
 #include <tandem/texts/sentence_piece.hpp>
 #include <tandem/texts/word_piece.hpp>
 #include <tandem/texts/xlm_roberta_tokenizer.hpp>
+#include <tandem/train/any_optimizer.hpp>
 #include <tandem/train/layer_groups.hpp>
 #include <tandem/train/trainer.hpp>

@@ -224,6 +224,15 @@ struct Sample {
     std::string key;                        ///< what the sample is called within its file
 };
 
+/// Neighbouring samples of one source, and how often an epoch has each of them: 0.5 is every other one, the others in the next.
+struct SampleShare {
+    std::size_t first = 0, count = 0;
+    double factor = 1;
+
+    /// How many pairs of it an epoch has.
+    std::size_t pairs() const;
+};
+
 /// Pairs in the order of their files.
 struct SampleList {
     std::vector<std::filesystem::path> files;
@@ -231,6 +240,7 @@ struct SampleList {
     std::vector<std::vector<std::string>> texts;
     FaultCounts faults;
     std::uint64_t digest = 0;  ///< of all names, places and captions
+    std::vector<SampleShare> shares{};  ///< of all samples; empty: an epoch has each once
 };
 
 /// The names that a pattern stands for, in its order: {000..123} a range of numbers, all as wide where one has a leading zero, {a,b} one or the other,
@@ -261,6 +271,10 @@ SampleList read_folder(const std::filesystem::path& folder, bool strict = false)
 
 /// Whichever of these a name means by its ending: .tar shards, whose names are expanded; .csv or .tsv a table; any other a folder.
 SampleList read_samples(const std::string& what, const TableOptions& table = {}, bool strict = false);
+
+/// The samples of several sources, one behind the other, with how often an epoch has those of each (1 where nothing is given). Throws Error for another number
+/// of factors than sources, for one that is not above 0 and at most 1000, and where an epoch would have no pair of a source.
+SampleList join_samples(std::vector<SampleList> sources, std::span<const double> factors = {});
 
 /// The captions of a sample: one or more. Throws Error where they cannot be read.
 std::vector<std::string> captions_of(const SampleList& list, std::size_t index);
@@ -1431,6 +1445,11 @@ public:
 
     std::size_t size() const { return samples_.samples.size(); }
 
+    /// How many pairs an epoch has, and which: sample `draw % size()` for every draw, whose crop and caption are drawn by its whole number. Of a source
+    /// that an epoch has a fraction of, the next one goes on where it ended.
+    std::size_t epoch_size() const;
+    std::vector<std::size_t> draws(std::size_t epoch) const;
+
     /// What errors call a sample.
     std::string name(std::size_t index) const { return name_of(samples_, index); }
 
@@ -2144,6 +2163,108 @@ int read_pixels(const ConfigReader& config, const std::string& path);
 /// model was trained with, if the caller knows. Throws Error that names the file, key and value of what it asks for and
 /// is not here: nothing in these files is passed over.
 Preprocess load_preprocess(const std::filesystem::path& path, const Preprocess& otherwise);
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/core/digest.hpp ----
+
+// A digest of data in 64 bits: tells whether a run that goes on sees what it saw before.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Two different contents have the same digest with a chance of 2^-64; it withstands accidents, not an adversary.
+class Digest {
+public:
+    void add(std::uint64_t word) {
+        // A word spreads before it meets the others, so that no simple change of the next one undoes its own.
+        word *= 0xbf58476d1ce4e5b9ULL;
+        word = (word ^ (word >> 32)) * 0x94d049bb133111ebULL;
+        state_ = std::rotl(state_ ^ word ^ (word >> 29), 23) * 0x9e3779b97f4a7c15ULL;
+    }
+
+    /// The bytes of `values`, and how many there are.
+    template <class T>
+    void add(std::span<const T> values) {
+        const std::span<const std::byte> bytes = std::as_bytes(values);
+        add(bytes.size());
+        for (std::size_t at = 0; at < bytes.size(); at += sizeof(std::uint64_t)) {
+            std::uint64_t word = 0;
+            std::memcpy(&word, bytes.data() + at, std::min(sizeof(word), bytes.size() - at));
+            add(word);
+        }
+    }
+
+    std::uint64_t value() const { return Random(Seed{state_}).next(); }
+
+    /// Sixteen hexadecimal digits.
+    std::string text() const {
+        std::array<char, 17> digits;
+        std::snprintf(digits.data(), digits.size(), "%016llx", static_cast<unsigned long long>(value()));
+        return digits.data();
+    }
+
+private:
+    std::uint64_t state_ = 1;
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/core/ranks.hpp ----
+
+// Processes that compute one thing together: what they exchange, and sums that do not depend on how many they are.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// This process among others: train/mpi.hpp has those of MPI; derive from it for another transport. Everything that ranks do together
+/// is made of exchange(), which all of them call in the same order.
+class Ranks {
+public:
+    Ranks() = default;
+    Ranks(const Ranks&) = delete;
+    Ranks& operator=(const Ranks&) = delete;
+    virtual ~Ranks() = default;
+
+    /// Which one this is, of how many: a power of two.
+    virtual std::size_t rank() const = 0;
+    virtual std::size_t size() const = 0;
+
+    /// Sends to another rank and receives from it, which calls it for this one with spans of the other's sizes. Called by one thread at a
+    /// time. Returns once `in` is written; throws Error, or ends the process, if it never will be.
+    virtual void exchange(std::size_t partner, std::span<const std::byte> out, std::span<std::byte> in) = 0;
+};
+
+namespace detail {
+
+/// `all` has as many bytes of every rank, in order; this one's are there, and then all are.
+void gather_bytes(Ranks& ranks, std::span<std::byte> all);
+
+/// to += from, tensor by tensor.
+template <class T>
+void add_tensors(std::span<const std::span<T>> to, std::span<const std::span<T>> from);
+
+}  // namespace detail
+
+/// `all` has as many elements of every rank, in order; this one's are there, and then all are.
+template <class T>
+void gather(Ranks& ranks, std::span<T> all) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    detail::gather_bytes(ranks, std::as_writable_bytes(all));
+}
+
+/// Every rank's text, in order.
+std::vector<std::string> gather_texts(Ranks& ranks, const std::string& mine);
+
+/// Memory for sums over ranks, which grows to what they need.
+template <class T>
+struct SumRoom {
+    std::vector<T> together{}, received{};
+};
+
+/// Adds up tensors of the same sizes over all ranks: a binary tree of neighbours, ((0 + 1) + (2 + 3)) + …, whose sums have the same bits on every
+/// rank, and are those of fewer ranks that add up as many neighbours themselves. Twice the tensors' bytes are sent, by recursive halving and doubling
+/// (Thakur, Rabenseifner, Gropp 2005, section 4.4). T is float or double.
+template <class T>
+void add_up(Ranks& ranks, std::span<const std::span<T>> tensors, SumRoom<T>& room);
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -5708,6 +5829,11 @@ struct OpenRows<Shape<First, Rest...>> {
 
 template <class E>
 inline constexpr bool is_same_for_all = E::shape::rank == 0 || (E::shape::rank == 1 && E::shape::extents[0] == 1);
+/// A number for every row of pairs, or for every column.
+template <class E>
+concept NumbersOfRows = E::shape::rank == 2 && E::shape::extents[1] == 1;
+template <class E>
+concept NumbersOfColumns = E::shape::rank == 1;
 template <class E>
 inline constexpr bool has_rows = false;
 template <class E>
@@ -5742,7 +5868,7 @@ template <class A, class B>
 inline constexpr bool has_pairs<Product<A, B>> = has_rows<A> && has_columns<B>;
 template <class F, class... Operands>
 inline constexpr bool has_pairs<Apply<F, Operands...>> =
-    ((is_same_for_all<Operands> || (Operands::shape::rank == 1 && has_rows<Operands>) || has_pairs<Operands>) && ...);
+    ((is_same_for_all<Operands> || ((NumbersOfRows<Operands> || NumbersOfColumns<Operands>) && has_rows<Operands>) || has_pairs<Operands>) && ...);
 
 template <class A, class B>
 inline constexpr bool has_diagonal<Product<A, Transposed<B>>> = has_rows<A> && has_rows<B>;
@@ -5853,7 +5979,9 @@ public:
         return on_operands(node, [&]<class E>(const E& operand) {
             if constexpr (is_same_for_all<E>) {
                 return operand;
-            } else if constexpr (E::shape::rank == 1) {
+            } else if constexpr (NumbersOfRows<E>) {
+                return rows(operand, rows_range);
+            } else if constexpr (NumbersOfColumns<E>) {
                 return rows(operand, columns);
             } else {
                 return pairs(operand, rows_range, columns);
@@ -6316,6 +6444,31 @@ requires requires {
 }
 inline constexpr std::size_t least_pairs<L> = L::least_pairs;
 
+/// Whether a loss sees what is embedded, beside the embeddings; it says so by a static member of this name, and has see(first, count, images, ids),
+/// which is called with the pairs from `first` on of a batch of `count`, part after part, and seen(ranks) behind the last one of this rank's, before
+/// the loss is: what a rank has not seen, the loss gathers there; ranks is nullptr where a process is alone.
+template <class L>
+inline constexpr bool sees_batch = false;
+template <class L>
+requires requires {
+    L::sees_batch;
+}
+inline constexpr bool sees_batch<L> = L::sees_batch;
+
+namespace detail {
+
+/// visit(part) for a loss that sees batches, or those that it is made of.
+template <class L, class Visit>
+void for_each_seeing(L& loss, const Visit& visit) {
+    if constexpr (requires { L::for_each_loss(visit, loss); }) {
+        L::for_each_loss([&](auto& part) { for_each_seeing(part, visit); }, loss);
+    } else if constexpr (sees_batch<L>) {
+        visit(loss);
+    }
+}
+
+}  // namespace detail
+
 // Both losses scale the image embeddings, not the logits, as open_clip does: fewer products, and derivatives of the logits
 // that are simpler to compile.
 
@@ -6343,6 +6496,16 @@ struct SigmoidLoss : LossNode {
     }
 };
 
+/// What smooths the labels of a loss, as a term beside it: InfoNce{} + 0.1 * LabelSmoothing{} is InfoNCE in which a label is 1 − 0.1 for the match and
+/// 0.1 spread over all (Szegedy et al. 2016, section 7; torch.nn.CrossEntropyLoss, label_smoothing): mean log-probabilities take the place of a tenth
+/// of the match's, and what both subtract falls out of their difference.
+struct LabelSmoothing : LossNode {
+    auto operator()(const auto& image, const auto& text, const auto& scale) const {
+        const auto logits = matmul(scale * image, transpose(text));
+        return mean(diagonal(logits) - mean<1>(logits));
+    }
+};
+
 /// A user's own loss, made to compose: Loss{[](auto image, auto text, auto scale) { ... }}.
 template <class F>
 struct Loss : LossNode {
@@ -6362,11 +6525,14 @@ struct Loss : LossNode {
 template <ComposableLoss L>
 struct WeightedLoss : LossNode {
     static constexpr std::size_t least_pairs = tandem::least_pairs<L>;
+    static constexpr bool sees_batch = tandem::sees_batch<L>;
 
     double weight;
     L loss;
 
     WeightedLoss(double factor, L weighted) : weight(factor), loss(std::move(weighted)) {}
+
+    static void for_each_loss(const auto& visit, auto& self) { visit(self.loss); }
 
     template <class Image, class Text, class... Learned>
         requires std::invocable<const L&, const Image&, const Text&, const Learned&...>
@@ -6379,11 +6545,14 @@ struct WeightedLoss : LossNode {
 template <ComposableLoss A, ComposableLoss B>
 struct SummedLoss : LossNode {
     static constexpr std::size_t least_pairs = std::max(tandem::least_pairs<A>, tandem::least_pairs<B>);
+    static constexpr bool sees_batch = tandem::sees_batch<A> || tandem::sees_batch<B>;
 
     A a;
     B b;
 
     SummedLoss(A first, B second) : a(std::move(first)), b(std::move(second)) {}
+
+    static void for_each_loss(const auto& visit, auto& self) { visit(self.a), visit(self.b); }
 
     template <class Image, class Text, class Scale>
         requires std::invocable<const A&, const Image&, const Text&, const Scale&> &&
@@ -6413,11 +6582,14 @@ auto operator*(std::convertible_to<double> auto weight, L loss) {
 template <ComposableLoss L>
 struct TiledLoss : LossNode {
     static constexpr std::size_t least_pairs = tandem::least_pairs<L>;
+    static constexpr bool sees_batch = tandem::sees_batch<L>;
 
     L loss;
     std::size_t rows;
 
     TiledLoss(L of_all, std::size_t tile) : loss(std::move(of_all)), rows(tile) {}
+
+    static void for_each_loss(const auto& visit, auto& self) { visit(self.loss); }
 
     template <class Image, class Text, class... Learned>
         requires std::invocable<const L&, const Image&, const Text&, const Learned&...>
@@ -6432,6 +6604,210 @@ template <ComposableLoss L>
 auto tiled(L loss, std::size_t rows = 1024) {
     return TiledLoss<L>(std::move(loss), rows);
 }
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/losses/captions.hpp ----
+
+// Losses of batches in which a caption comes more than once.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// What the other pairs of a batch that have a pair's caption are to it.
+enum class Repeats {
+    negatives,  ///< what it is told from, like all others
+    positives,  ///< matches, each as good as its own: UniCL (Yang et al. 2022, arXiv:2204.03610, eq. 3 and 4)
+    ignored,    ///< neither matches nor what it is told from
+};
+
+namespace detail {
+
+/// Which captions of a batch are the same, id for id.
+template <Real T>
+class CaptionLabels : public LossNode {
+public:
+    static constexpr std::size_t least_pairs = 2;
+    static constexpr bool sees_batch = true;
+
+    explicit CaptionLabels(Repeats repeats) : repeats_(repeats) {}
+
+    template <class Images, class Ids>
+    void see(std::size_t first, std::size_t count, const Images&, const Ids& ids) {
+        digests_.resize(count);
+        const std::size_t context = ids.size() / ids.extent(0);
+        for (std::size_t i = 0; i < ids.extent(0); ++i) {
+            Digest digest;
+            digest.add(std::span<const Id>(ids.data() + i * context, context));
+            digests_[first + i] = digest.value();
+        }
+    }
+
+    void seen(Ranks* ranks) {
+        const std::size_t count = digests_.size();
+        if (ranks != nullptr) gather<std::uint64_t>(*ranks, digests_);
+        by_digest_.clear();
+        for (std::size_t i = 0; i < count; ++i) by_digest_.emplace_back(digests_[i], i);
+        std::ranges::sort(by_digest_);
+        for (auto* const numbers : {&numbers_, &matches_, &told_apart_, &shares_}) numbers->resize(count);
+        for (std::size_t first = 0; first < count;) {
+            std::size_t last = first + 1;
+            while (last < count && by_digest_[last].first == by_digest_[first].first) ++last;
+            for (std::size_t i = first; i < last; ++i) {
+                const std::size_t pair = by_digest_[i].second;
+                const auto number = static_cast<T>(pair), label = static_cast<T>(by_digest_[first].second);
+                numbers_(pair) = number;
+                matches_(pair) = repeats_ == Repeats::positives ? label : number;
+                told_apart_(pair) = repeats_ == Repeats::ignored ? label : number;
+                shares_(pair) = repeats_ == Repeats::positives ? T{1} / static_cast<T>(last - first) : T{1};
+            }
+            first = last;
+        }
+    }
+
+protected:
+    /// 1 for every pair of an image and a text that match.
+    auto matching() const { return equal(matches_); }
+
+    /// Logits without those of pairs that are ignored: their exponentials are 0.
+    auto counted(const auto& logits) const { return logits - (equal(told_apart_) - equal(numbers_)) * 1e30; }
+
+    /// By how much a match counts where a caption's matches count as one.
+    auto shares() const { return column(shares_); }
+
+    /// Throws Error unless the embeddings are of the batch that was seen last.
+    void check(const char* where, const auto& image) const {
+        if (image.extents()[0] != numbers_.size())
+            throw Error(where, "a batch whose captions it has seen, " + std::to_string(image.extents()[0]) + " pairs", std::to_string(numbers_.size()));
+    }
+
+private:
+    /// Numbers of pairs are exact in float up to 2^24 of them.
+    using Numbers = Tensor<T, Shape<dynamic>>;
+
+    static auto column(const Numbers& numbers) {
+        return Leaf<T, Shape<dynamic, 1>>(View<const T, Shape<dynamic, 1>>(numbers.data(), {{numbers.size(), 1}}));
+    }
+    static auto equal(const Numbers& numbers) { return apply<functions::Equal>(column(numbers), as_expression(numbers)); }
+
+    Repeats repeats_;
+    std::vector<std::uint64_t> digests_;
+    std::vector<std::pair<std::uint64_t, std::size_t>> by_digest_;
+    Numbers numbers_, matches_, told_apart_, shares_;
+};
+
+}  // namespace detail
+
+/// InfoNce where captions repeat within a batch, as those of class names and short captions do: there it pushes an image away from the text that
+/// describes it. The matches of a caption count as one, so that without repeats it is InfoNce. T is what the model computes in.
+template <Real T = float>
+class InfoNceByCaption : public detail::CaptionLabels<T> {
+public:
+    explicit InfoNceByCaption(Repeats repeats = Repeats::positives) : detail::CaptionLabels<T>(repeats) {}
+
+    auto operator()(const auto& image, const auto& text, const auto& scale) const {
+        this->check("InfoNceByCaption", image);
+        const auto logits = matmul(scale * image, transpose(text));
+        const auto counted = this->counted(logits);
+        return mean(0.5 * (log_sum_exp<1>(counted) + log_sum_exp<0>(counted)) - sum<1>(this->matching() * this->shares() * logits));
+    }
+};
+
+/// SigmoidLoss likewise: every match of a caption is one, or repeats are left out of the sum.
+template <Real T = float>
+class SigmoidLossByCaption : public detail::CaptionLabels<T> {
+public:
+    explicit SigmoidLossByCaption(Repeats repeats = Repeats::positives) : detail::CaptionLabels<T>(repeats) {}
+
+    auto operator()(const auto& image, const auto& text, const auto& scale, const auto& bias) const {
+        this->check("SigmoidLossByCaption", image);
+        const auto logits = matmul(scale * image, transpose(text)) + bias;
+        const double count = static_cast<double>(image.extents()[0]);
+        return (sum(softplus(this->counted(logits))) - sum(this->matching() * logits)) * (1.0 / count);
+    }
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/losses/distillation.hpp ----
+
+// A loss that follows another model's similarities.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// The cross-entropy of a model's similarities from a teacher's, softmax over the batch, in both directions and averaged; the teacher scales its own
+/// (open_clip/loss.py, DistillClipLoss, whose two terms are InfoNce{} + Distillation{teacher}). A teacher is a Clip that computes in the student's type,
+/// bf16 and int8 ones among them, or an AnyClip; it takes images of the student's size, normalised likewise, and ids that mean the same. It embeds
+/// every batch once, as in inference, a part at a time where the student does. It must outlive the loss.
+template <class Teacher>
+class Distillation : public LossNode {
+public:
+    static constexpr std::size_t least_pairs = 2;
+    static constexpr bool sees_batch = true;
+
+    explicit Distillation(const Teacher& teacher) : teacher_(&teacher) {}
+
+    template <class Images, class Ids>
+    void see(std::size_t first, std::size_t count, const Images& images, const Ids& ids) {
+        const auto keep = [&](const auto& embeddings, std::size_t items, const char* size, Embeddings& all) {
+            if (embeddings.extent(0) != items)
+                throw Error("Distillation", std::string("a teacher of the student's ") + size + ", which embeds " + std::to_string(items) + " at a time",
+                            "one that finds " + std::to_string(embeddings.extent(0)));
+            all.resize(count, embeddings.extent(1));
+            std::copy_n(embeddings.data(), embeddings.size(), all[first].data());
+        };
+        // An AnyClip has no types of its own for them.
+        if constexpr (requires { typename Teacher::Vision; }) {
+            keep(teacher_->encode_image(images), images.extent(0), "image size", images_);
+            keep(teacher_->encode_text(ids), ids.extent(0), "context", texts_);
+        } else {
+            keep(teacher_->encode_image(std::span(images.data(), images.size())), images.extent(0), "image size", images_);
+            keep(teacher_->encode_text(std::span(ids.data(), ids.size())), ids.extent(0), "context", texts_);
+        }
+    }
+
+    void seen(Ranks* ranks) {
+        if (ranks != nullptr) {
+            gather<T>(*ranks, images_.elements());
+            gather<T>(*ranks, texts_.elements());
+        }
+        const T scale = std::exp(teacher_->logit_scale());
+        for (T& element : images_.elements()) element *= scale;
+        of_images_.resize(images_.extent(0)), of_texts_.resize(images_.extent(0));
+        write_log_sums(images_, texts_, of_images_.data());
+        write_log_sums(texts_, images_, of_texts_.data());
+    }
+
+    auto operator()(const auto& image, const auto& text, const auto& scale) const {
+        if (image.extents()[0] != of_texts_.size())
+            throw Error("Distillation", "a batch that its teacher has seen, " + std::to_string(image.extents()[0]) + " pairs", std::to_string(of_texts_.size()));
+        const auto logits = matmul(scale * image, transpose(text));
+        const auto of_teacher = matmul(as_expression(images_), transpose(as_expression(texts_)));
+        const auto targets = exp(of_teacher - as_expression(of_images_)) + exp(of_teacher - as_expression(of_texts_));
+        return mean(0.5 * (log_sum_exp<1>(logits) + log_sum_exp<0>(logits) - sum<1>(targets * logits)));
+    }
+
+private:
+    using T = std::remove_cvref_t<decltype(std::declval<const Teacher&>().logit_scale())>;
+    using Embeddings = Tensor<T, Shape<dynamic, dynamic>>;
+
+    /// log Σⱼ exp(xᵢ·yⱼ) for every i, some rows at a time.
+    static void write_log_sums(const Embeddings& x, const Embeddings& y, T* sums) {
+        constexpr std::size_t part = 256;
+        for (std::size_t first = 0; first < x.extent(0); first += part) {
+            const auto rows = x.view().slice(first, std::min(first + part, x.extent(0)));
+            const Tensor<T, Shape<dynamic>> found = evaluate(log_sum_exp<1>(matmul(as_expression(rows), transpose(as_expression(y)))));
+            std::copy_n(found.data(), found.size(), sums + first);
+        }
+    }
+
+    const Teacher* teacher_;
+    Embeddings images_, texts_;  // of the batch; the images' times the teacher's scale
+    Tensor<T, Shape<dynamic, 1>> of_images_;  // log Σ exp over an image's texts, and over a text's images
+    Tensor<T, Shape<dynamic>> of_texts_;
+};
+
+template <class Teacher>
+Distillation(const Teacher&) -> Distillation<Teacher>;
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -6457,10 +6833,13 @@ template <ComposableLoss L, std::size_t... Lengths>
 struct Matryoshka : LossNode {
     static_assert(sizeof...(Lengths) > 0, "tandem: matryoshka needs at least one length");
     static constexpr std::size_t least_pairs = tandem::least_pairs<L>;
+    static constexpr bool sees_batch = tandem::sees_batch<L>;
 
     L loss;
 
     explicit Matryoshka(L of_each) : loss(std::move(of_each)) {}
+
+    static void for_each_loss(const auto& visit, auto& self) { visit(self.loss); }
 
     template <class Image, class Text, class... Learned>
         requires std::invocable<const L&, const Image&, const Text&, const Learned&...>
@@ -6488,65 +6867,6 @@ template <std::size_t Length, TensorOperand X>
 auto truncated(const X& embeddings) {
     return evaluate(normalize(first_columns<Length>(embeddings)));
 }
-
-}  // namespace tandem::inline TANDEM_ABI
-
-// ---- tandem/core/ranks.hpp ----
-
-// Processes that compute one thing together: what they exchange, and sums that do not depend on how many they are.
-
-namespace tandem::inline TANDEM_ABI {
-
-/// This process among others: train/mpi.hpp has those of MPI; derive from it for another transport. Everything that ranks do together
-/// is made of exchange(), which all of them call in the same order.
-class Ranks {
-public:
-    Ranks() = default;
-    Ranks(const Ranks&) = delete;
-    Ranks& operator=(const Ranks&) = delete;
-    virtual ~Ranks() = default;
-
-    /// Which one this is, of how many: a power of two.
-    virtual std::size_t rank() const = 0;
-    virtual std::size_t size() const = 0;
-
-    /// Sends to another rank and receives from it, which calls it for this one with spans of the other's sizes. Called by one thread at a
-    /// time. Returns once `in` is written; throws Error, or ends the process, if it never will be.
-    virtual void exchange(std::size_t partner, std::span<const std::byte> out, std::span<std::byte> in) = 0;
-};
-
-namespace detail {
-
-/// `all` has as many bytes of every rank, in order; this one's are there, and then all are.
-void gather_bytes(Ranks& ranks, std::span<std::byte> all);
-
-/// to += from, tensor by tensor.
-template <class T>
-void add_tensors(std::span<const std::span<T>> to, std::span<const std::span<T>> from);
-
-}  // namespace detail
-
-/// `all` has as many elements of every rank, in order; this one's are there, and then all are.
-template <class T>
-void gather(Ranks& ranks, std::span<T> all) {
-    static_assert(std::is_trivially_copyable_v<T>);
-    detail::gather_bytes(ranks, std::as_writable_bytes(all));
-}
-
-/// Every rank's text, in order.
-std::vector<std::string> gather_texts(Ranks& ranks, const std::string& mine);
-
-/// Memory for sums over ranks, which grows to what they need.
-template <class T>
-struct SumRoom {
-    std::vector<T> together{}, received{};
-};
-
-/// Adds up tensors of the same sizes over all ranks: a binary tree of neighbours, ((0 + 1) + (2 + 3)) + …, whose sums have the same bits on every
-/// rank, and are those of fewer ranks that add up as many neighbours themselves. Twice the tensors' bytes are sent, by recursive halving and doubling
-/// (Thakur, Rabenseifner, Gropp 2005, section 4.4). T is float or double.
-template <class T>
-void add_up(Ranks& ranks, std::span<const std::span<T>> tensors, SumRoom<T>& room);
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -6604,6 +6924,15 @@ struct LossRules {
 template <class L, class Call, bool has_bias>
 auto loss_rules() -> LossRules<L, Call::is_callable, !Call::is_callable && Call::takes_bias && !has_bias,
                                Call::is_expression, Call::axes()>;
+
+/// Whether a loss, as it is given, may keep what it sees of a batch, if it does.
+template <class Given>
+inline constexpr bool may_see = !sees_batch<std::remove_cvref_t<Given>> || !std::is_const_v<std::remove_reference_t<Given>>;
+
+template <bool may_change>
+struct SeeingLossRules {
+    static_assert(may_change, "tandem: a loss that sees its batches keeps what it has seen: it cannot be const");
+};
 
 /// Of a model that is to train.
 template <bool trains>
@@ -11969,12 +12298,13 @@ public:
     /// The loss of a batch of matching pairs, and its gradients added to `gradient`, a Clip of the same type: one
     /// step's forward and backward pass.
     template <class L>
-    C loss_and_gradient(ImageInput images, TextInput ids, const L& loss, Clip& gradient,
+    C loss_and_gradient(ImageInput images, TextInput ids, L&& loss, Clip& gradient,
                         Workspace& work) const {
-        using Call = detail::LossCall<L, C, embedding, config.logit_bias>;
+        using Call = detail::LossCall<std::remove_cvref_t<L>, C, embedding, config.logit_bias>;
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
-        static_assert(sizeof(detail::loss_rules<L, Call, config.logit_bias>()) > 0);
-        if constexpr (trains && Call::fits) {
+        static_assert(sizeof(detail::loss_rules<std::remove_cvref_t<L>, Call, config.logit_bias>()) > 0);
+        static_assert(sizeof(detail::SeeingLossRules<detail::may_see<L>>) > 0);
+        if constexpr (trains && Call::fits && detail::may_see<L>) {
             struct Batch {
                 typename Vision::Input images;
                 typename Text::Input ids;
@@ -12003,15 +12333,16 @@ public:
     /// the embeddings of all, and the gradient, which must be zero before (see zero_parameters), comes out the same everywhere; it is exchanged while a text tower that
     /// has blocks of its own is still passed back through.
     template <class Pairs, class L>
-    C loss_and_gradient(std::size_t count, std::size_t part, const Pairs& pairs, const L& loss, Clip& gradient, Workspace& work) const {
-        using Call = detail::LossCall<L, C, embedding, config.logit_bias>;
+    C loss_and_gradient(std::size_t count, std::size_t part, const Pairs& pairs, L&& loss, Clip& gradient, Workspace& work) const {
+        using Call = detail::LossCall<std::remove_cvref_t<L>, C, embedding, config.logit_bias>;
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
-        static_assert(sizeof(detail::loss_rules<L, Call, config.logit_bias>()) > 0);
+        static_assert(sizeof(detail::loss_rules<std::remove_cvref_t<L>, Call, config.logit_bias>()) > 0);
+        static_assert(sizeof(detail::SeeingLossRules<detail::may_see<L>>) > 0);
         if (normalises_batches && work.ranks != nullptr && work.ranks->size() > 1)
             throw Error("Clip::loss_and_gradient", "one rank, since this model normalises batches as a whole", std::to_string(work.ranks->size()));
         if (normalises_batches && part > 0 && part < count)
             throw Error("Clip::loss_and_gradient", "a batch as a whole, since this model normalises it", "parts of " + std::to_string(part) + " of " + std::to_string(count));
-        if constexpr (trains && Call::fits) {
+        if constexpr (trains && Call::fits && detail::may_see<L>) {
             return forward_and_backward(count, part, pairs, loss, gradient, work);
         } else {
             return C{0};
@@ -12179,7 +12510,7 @@ private:
 
     /// One step over pairs(first, last), `part` pairs at a time. A part whose activations are still there is not computed again.
     template <class Pairs, class L>
-    C forward_and_backward(std::size_t count, std::size_t part, const Pairs& pairs, const L& loss, Clip& gradient, Workspace& work) const {
+    C forward_and_backward(std::size_t count, std::size_t part, const Pairs& pairs, L& loss, Clip& gradient, Workspace& work) const {
         const BatchParts parts{count, part, work.shares, work.ranks};
         parts.check("Clip::loss_and_gradient");
         if (is_shared && work.lock_image != work.lock_text)
@@ -12202,6 +12533,9 @@ private:
             if (batch.images.extent(0) != last - first || batch.ids.extent(0) != last - first)
                 throw Error("Clip::loss_and_gradient", std::to_string(last - first) + " images and as many captions",
                             std::to_string(batch.images.extent(0)) + " and " + std::to_string(batch.ids.extent(0)));
+            if constexpr (sees_batch<L>) {
+                if (with_locked) detail::for_each_seeing(loss, [&](auto& seeing) { seeing.see(first, count, batch.images, batch.ids); });
+            }
             if (with_locked || !work.lock_image)
                 visual_.forward(batch.images, work.image_embeddings.view().slice(first, last), work.vision, !work.lock_image);
             if (with_locked || !work.lock_text)
@@ -12213,6 +12547,7 @@ private:
             gather<C>(*work.ranks, work.image_embeddings.elements());
             gather<C>(*work.ranks, work.text_embeddings.elements());
         }
+        if constexpr (sees_batch<L>) detail::for_each_seeing(loss, [&](auto& seeing) { seeing.seen(has_ranks ? work.ranks : nullptr); });
         normalize_embeddings(work.image_embeddings, work.image_lengths);
         normalize_embeddings(work.text_embeddings, work.text_lengths);
         const auto image = as_expression(work.image_embeddings), text = as_expression(work.text_embeddings);
@@ -15332,7 +15667,7 @@ struct OpenOptions {
     bool check_finite = false;  ///< infinities and NaN among the weights are refused
     /// The GELU of weights that come without a config: gelu, quick_gelu or gelu_pytorch_tanh. Empty: what the config
     /// says.
-    std::string activation;
+    std::string activation{};
     std::string prefix{};            ///< as LoadOptions::prefix
     std::ostream* log = &std::clog;  ///< as LoadOptions::log
     /// A folder of packed copies: weights of what was opened once are mapped from there, shared between processes, and neither
@@ -18266,7 +18601,7 @@ private:
 
 // ---- tandem/train/optimizer.hpp ----
 
-// AdamW, Lion and SGD, and the norm of a gradient.
+// AdamW, Lion, Muon and SGD, and the norm of a gradient.
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -18320,6 +18655,26 @@ struct SgdFactors {
 template <Real T>
 bool sgd_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& momentum, const SgdFactors& factors);
 
+/// What an update of Muon multiplies by; `keep` is what weight decay leaves.
+struct MuonFactors {
+    double momentum, keep, step, gradient_scale;
+    bool nesterov;
+};
+
+/// Where the elements of a matrix stand: in panels, or row by row.
+struct MatrixOrder {
+    std::size_t rows = 0, columns = 0;
+    std::optional<kernels::PanelLayout> panels{};
+
+    std::size_t position(std::size_t row, std::size_t column) const {
+        return panels ? panels->position(column, row, columns) : row * columns + column;
+    }
+};
+
+/// One matrix's update by Muon.
+template <Real T>
+bool muon_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& momentum, const MatrixOrder& order, const MuonFactors& factors);
+
 /// average = decay · average + (1 − decay) · parameter.
 template <Real T>
 void move_average(const Flat<T>& average, const Flat<const T>& parameter, double decay);
@@ -18358,7 +18713,17 @@ double gradient_norm(const Model& gradient, const RateFactor& factor = {}) {
 
 namespace detail {
 
-/// update(parameter, slope, moments..., factor, decays) for every parameter but those of factor 0, all but the last two as plain
+/// How a parameter is updated.
+struct UpdateOf {
+    double factor;  ///< of the rate; not 0
+    bool decays;
+    std::optional<MatrixOrder> of_block{};  ///< of a matrix of a block, one of several layers that are alike
+};
+
+/// Whether a name has a number among its parts, as those of blocks have.
+bool is_numbered(std::string_view name);
+
+/// update(parameter, slope, moments..., of) for every parameter but those of factor 0, all but the last as plain
 /// vectors; whether all weights are finite. Matrices decay; vectors and scalars (biases, gains, the class token, the logit scale)
 /// do not, as in open_clip (open_clip_train/main.py, exclude), where the class token of timm's towers, which has three
 /// dimensions, does.
@@ -18374,7 +18739,14 @@ bool update_parameters(const Update& update, const RateFactor& factor, Model& mo
             if constexpr (is_running_mean<Parameter>) {
                 is_finite = move_mean<T>(flat(parameter), flat(slope), Parameter::momentum);
             } else {
-                is_finite = update(std::type_identity<T>{}, flat(parameter), flat(slope), flat(moment)..., share, Parameter::shape::rank >= 2);
+                UpdateOf of{share, Parameter::shape::rank >= 2};
+                if constexpr (Parameter::shape::rank == 2) {
+                    if (is_numbered(name.view())) of.of_block = MatrixOrder{parameter.extents()[0], parameter.extents()[1]};
+                    if constexpr (requires { Parameter::layout(); }) {
+                        if (of.of_block) of.of_block->panels = Parameter::layout();
+                    }
+                }
+                is_finite = update(std::type_identity<T>{}, flat(parameter), flat(slope), flat(moment)..., of);
             }
             are_finite = are_finite && is_finite;
         },
@@ -18411,7 +18783,8 @@ void move_average(Model& average, const Model& model, double decay) {
 }
 
 // An optimizer has a member double rate, a template State of a model, and update(model, gradient, state, rate, gradient_scale), which may
-// take a RateFactor as well. A state counts its updates and lists its moments, which are models, for snapshots.
+// take a RateFactor as well. A state counts its updates and lists its moments, which are models, for snapshots; prepare(state) makes ready one whose
+// type does not say what it holds.
 
 /// AdamW (Loshchilov, Hutter 2019, alg. 2) with torch.optim.AdamW's arithmetic; of what decays see update_parameters.
 struct AdamW {
@@ -18455,15 +18828,24 @@ struct AdamW {
     bool update(Model& model, const Model& gradient, State<Model>& state, double step_rate,
                 double gradient_scale = 1.0, const RateFactor& factor = {}) const {
         ++state.updates;
-        const double count = static_cast<double>(state.updates);
-        const double step = step_rate / (1.0 - std::pow(beta1, count));
-        const double second_scale = 1.0 / std::sqrt(1.0 - std::pow(beta2, count));
+        const detail::AdamWFactors factors = this->factors(state.updates, step_rate, gradient_scale);
         return detail::update_parameters(
-            [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& first, const auto& second, double share, bool decays) {
-                const detail::AdamWFactors factors{beta1, beta2, eps, share * step, second_scale, gradient_scale, clip_update};
-                return detail::adamw_update<T>(parameter, slope, first, second, decays ? share * step_rate * weight_decay : 0.0, factors);
+            [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& first, const auto& second, const detail::UpdateOf& of) {
+                return update_one<T>(parameter, slope, first, second, of, step_rate, factors);
             },
             factor, model, gradient, state.first, state.second);
+    }
+
+private:
+    friend struct Muon;
+
+    detail::AdamWFactors factors(std::size_t updates, double step_rate, double gradient_scale) const;
+
+    template <class T>
+    bool update_one(const auto& parameter, const auto& slope, const auto& first, const auto& second, const detail::UpdateOf& of, double step_rate,
+                detail::AdamWFactors factors) const {
+        factors.step *= of.factor;
+        return detail::adamw_update<T>(parameter, slope, first, second, of.decays ? of.factor * step_rate * weight_decay : 0.0, factors);
     }
 };
 
@@ -18487,11 +18869,46 @@ struct Lion {
                 const RateFactor& factor = {}) const {
         ++state.updates;
         return detail::update_parameters(
-            [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& momentum, double share, bool decays) {
-                return detail::lion_update<T>(parameter, slope, momentum, decays ? 1.0 - share * step_rate * weight_decay : 1.0,
-                                              {beta1, beta2, share * step_rate, gradient_scale});
+            [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& momentum, const detail::UpdateOf& of) {
+                return detail::lion_update<T>(parameter, slope, momentum, of.decays ? 1.0 - of.factor * step_rate * weight_decay : 1.0,
+                                              {beta1, beta2, of.factor * step_rate, gradient_scale});
             },
             factor, model, gradient, state.momentum);
+    }
+};
+
+/// Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) for the matrices of blocks: a momentum whose singular values are all made about 1, by
+/// five steps of Newton and Schulz; AdamW for embeddings, projections, vectors and scalars. A matrix's step is 0.2 √max(rows, columns) times the rate
+/// (Liu et al. 2025, arXiv:2502.16982, section 2.2), as long as AdamW's is, so that both take one rate and one decay. torch.optim.Muon's arithmetic
+/// under adjust_lr_fn "match_rms_adamw", but in the model's precision where that one computes in bfloat16. A state is as large as AdamW's.
+struct Muon {
+    double rate = 5e-4;
+    double momentum = 0.95;
+    bool nesterov = true;
+    double beta1 = 0.9;  ///< with beta2 and eps, of AdamW
+    double beta2 = 0.98;
+    double eps = 1e-6;
+    double weight_decay = 0.2;
+
+    template <class Model>
+    using State = AdamW::State<Model>;
+
+    /// Throws Error, which names the member, where one is out of range.
+    void check() const;
+
+    /// As AdamW's.
+    template <class Model>
+    bool update(Model& model, const Model& gradient, State<Model>& state, double step_rate, double gradient_scale = 1.0,
+                const RateFactor& factor = {}) const {
+        ++state.updates;
+        const AdamW rest{.rate = rate, .beta1 = beta1, .beta2 = beta2, .eps = eps, .weight_decay = weight_decay};
+        const detail::AdamWFactors factors = rest.factors(state.updates, step_rate, gradient_scale);
+        return detail::update_parameters(
+            [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& first, const auto& second, const detail::UpdateOf& of) {
+                if (!of.of_block) return rest.update_one<T>(parameter, slope, first, second, of, step_rate, factors);
+                return detail::muon_update<T>(parameter, slope, first, *of.of_block, {momentum, 1.0 - of.factor * step_rate * weight_decay, of.factor * step_rate, gradient_scale, nesterov});
+            },
+            factor, model, gradient, state.first, state.second);
     }
 };
 
@@ -18515,11 +18932,78 @@ struct Sgd {
                 const RateFactor& factor = {}) const {
         ++state.updates;
         return detail::update_parameters(
-            [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& moment, double share, bool decays) {
-                return detail::sgd_update<T>(parameter, slope, moment, {momentum, decays ? weight_decay : 0.0, share * step_rate, gradient_scale, nesterov});
+            [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& moment, const detail::UpdateOf& of) {
+                return detail::sgd_update<T>(parameter, slope, moment, {momentum, of.decays ? weight_decay : 0.0, of.factor * step_rate, gradient_scale, nesterov});
             },
             factor, model, gradient, state.momentum);
     }
+};
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/train/any_optimizer.hpp ----
+
+// An optimizer that is chosen when a program runs.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// One of the library's optimizers: a program that lets its user choose compiles one Trainer for all of them. Its runs are those of the optimizer
+/// itself, to the bit, and go on from each other's snapshots.
+class AnyOptimizer {
+public:
+    using Chosen = std::variant<AdamW, Lion, Muon, Sgd>;
+
+    double rate;
+
+    template <class Optimizer>
+        requires std::constructible_from<Chosen, Optimizer>
+    AnyOptimizer(Optimizer optimizer) : rate(optimizer.rate), chosen_(std::move(optimizer)) {}
+
+    const Chosen& chosen() const { return chosen_; }
+
+    void check() const {
+        std::visit([](const auto& optimizer) { optimizer.check(); }, chosen_);
+    }
+
+    /// What the chosen one keeps; nothing before prepare().
+    template <class Model>
+    struct State {
+        std::variant<std::monostate, AdamW::State<Model>, detail::Momentum<Model>> kept;
+        std::size_t updates = 0;
+
+        void reset() { kept = std::monostate{}, updates = 0; }
+
+        static void moments(const auto& visit, auto& state) {
+            std::visit(
+                [&]<class Kept>(Kept& kept) {
+                    if constexpr (!std::same_as<std::remove_const_t<Kept>, std::monostate>) Kept::moments(visit, kept);
+                },
+                state.kept);
+        }
+    };
+
+    template <class Model>
+    void prepare(State<Model>& state) const {
+        std::visit([&]<class Optimizer>(const Optimizer&) { state.kept.template emplace<typename Optimizer::template State<Model>>(); }, chosen_);
+    }
+
+    /// As AdamW's.
+    template <class Model>
+    bool update(Model& model, const Model& gradient, State<Model>& state, double step_rate, double gradient_scale = 1.0,
+                const RateFactor& factor = {}) const {
+        return std::visit(
+            [&]<class Optimizer>(const Optimizer& optimizer) {
+                auto& kept = std::get<typename Optimizer::template State<Model>>(state.kept);
+                kept.updates = state.updates;
+                const bool are_finite = optimizer.update(model, gradient, kept, step_rate, gradient_scale, factor);
+                state.updates = kept.updates;
+                return are_finite;
+            },
+            chosen_);
+    }
+
+private:
+    Chosen chosen_;
 };
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -18627,49 +19111,6 @@ template <HasLayerGroups Config>
 RateFactor layer_rates(const Config& config, const LayerRates& rates) {
     return detail::layer_rates(image_layer_groups(config), text_layer_groups(config), config.shared, rates);
 }
-
-}  // namespace tandem::inline TANDEM_ABI
-
-// ---- tandem/core/digest.hpp ----
-
-// A digest of data in 64 bits: tells whether a run that goes on sees what it saw before.
-
-namespace tandem::inline TANDEM_ABI {
-
-/// Two different contents have the same digest with a chance of 2^-64; it withstands accidents, not an adversary.
-class Digest {
-public:
-    void add(std::uint64_t word) {
-        // A word spreads before it meets the others, so that no simple change of the next one undoes its own.
-        word *= 0xbf58476d1ce4e5b9ULL;
-        word = (word ^ (word >> 32)) * 0x94d049bb133111ebULL;
-        state_ = std::rotl(state_ ^ word ^ (word >> 29), 23) * 0x9e3779b97f4a7c15ULL;
-    }
-
-    /// The bytes of `values`, and how many there are.
-    template <class T>
-    void add(std::span<const T> values) {
-        const std::span<const std::byte> bytes = std::as_bytes(values);
-        add(bytes.size());
-        for (std::size_t at = 0; at < bytes.size(); at += sizeof(std::uint64_t)) {
-            std::uint64_t word = 0;
-            std::memcpy(&word, bytes.data() + at, std::min(sizeof(word), bytes.size() - at));
-            add(word);
-        }
-    }
-
-    std::uint64_t value() const { return Random(Seed{state_}).next(); }
-
-    /// Sixteen hexadecimal digits.
-    std::string text() const {
-        std::array<char, 17> digits;
-        std::snprintf(digits.data(), digits.size(), "%016llx", static_cast<unsigned long long>(value()));
-        return digits.data();
-    }
-
-private:
-    std::uint64_t state_ = 1;
-};
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -19035,7 +19476,8 @@ void load_snapshot(const std::filesystem::path& path, Model& model, State& state
 namespace tandem::inline TANDEM_ABI {
 
 /// What a Trainer trains on: pairs by number. fetch writes pair `index` as a preprocessed image [3, size, size] and ids
-/// [context], drawing whatever is random from `random` alone; it is called from several threads at once.
+/// [context], drawing whatever is random from `random` alone; it is called from several threads at once. One that has epoch_size() and draws(epoch), as
+/// Dataset has, decides how often an epoch has each pair.
 template <class Data>
 concept PairSource = detail::HasSize<Data> && detail::Fetches<Data>;
 
@@ -19054,7 +19496,7 @@ template <class Type>
 /// for each pair.
 struct Epoch {
     Epoch() = default;
-    Epoch(std::size_t epoch, std::size_t size, Seed run);
+    Epoch(std::size_t epoch, std::vector<std::size_t> draws, Seed run);
 
     bool is(std::size_t epoch, std::size_t size) const { return number == epoch && order.size() == size; }
 
@@ -19062,6 +19504,26 @@ struct Epoch {
     std::vector<std::size_t> order;
     Seed seed{};
 };
+
+/// How many pairs an epoch has, and which: each once, or as the source has it.
+template <class Data>
+std::size_t epoch_size(const Data& data) {
+    if constexpr (requires { data.epoch_size(); }) {
+        return data.epoch_size();
+    } else {
+        return data.size();
+    }
+}
+template <class Data>
+std::vector<std::size_t> draws_of(const Data& data, std::size_t epoch) {
+    if constexpr (requires { data.draws(epoch); }) {
+        return data.draws(epoch);
+    } else {
+        std::vector<std::size_t> draws(data.size());
+        std::iota(draws.begin(), draws.end(), std::size_t{0});
+        return draws;
+    }
+}
 
 }  // namespace detail
 
@@ -19080,6 +19542,7 @@ struct StepReport {
     double rate = 0;           ///< what the optimizer took: 0 where the step was skipped
     double gradient_norm = 0;  ///< before clipping
     double samples_per_second = 0, waiting = 0;  ///< since the report before: the second is the share of time that data were waited for
+    double ceiling_share = 0;                    ///< of TrainerOptions.ceiling
     double seconds = 0, seconds_left = 0;        ///< of training
 };
 
@@ -19107,6 +19570,7 @@ struct TrainerOptions {
     std::size_t snapshot_every = 200;  ///< steps; beside that, before the first step, and after the last one
     std::size_t report_every = 20;     ///< steps
     std::ostream* log = &std::clog;    ///< progress lines; nullptr: none
+    double ceiling = 0;                ///< pairs a second that the CPUs' arithmetic allows, of which reports say the share; 0: unknown
     std::size_t evaluate_every = 0;    ///< steps between calls of the evaluation hook; 0: never
     /// Towers that stay as they are: open_clip's --lock-image and --lock-text. They embed as in inference, BatchNorm by its running means,
     /// and cost no backward pass.
@@ -19245,12 +19709,12 @@ private:
         fill_normal(images, random, 1.0 / std::sqrt(static_cast<double>(embedding)));
         fill_normal(texts, random, 1.0 / std::sqrt(static_cast<double>(embedding)));
         scale.fill(10), bias.fill(-5);
-        const auto value = [&] {
+        const auto value = [&](const L& loss) {
             const auto image = as_expression(images), caption = as_expression(texts);
             const auto factor = as_expression(scale);
             if constexpr (Model::architecture.logit_bias) {
                 const auto offset = as_expression(std::as_const(bias));
-                const auto expression = call_loss(loss_, image, caption, factor, offset);
+                const auto expression = call_loss(loss, image, caption, factor, offset);
                 if constexpr (std::invocable<const L&, decltype(image), decltype(caption), decltype(factor),
                                              decltype(offset)>) {
                     return value_and_gradient(expression, images, texts, scale, std::as_const(bias)).value;
@@ -19258,10 +19722,26 @@ private:
                     return value_and_gradient(expression, images, texts, scale).value;
                 }
             } else {
-                return value_and_gradient(loss_(image, caption, factor), images, texts, scale).value;
+                return value_and_gradient(loss(image, caption, factor), images, texts, scale).value;
             }
         };
-        return detail::short_type_name<L>() + " of value " + detail::number_text(static_cast<double>(value()), 6);
+        const auto text = [&](const L& loss) { return detail::short_type_name<L>() + " of value " + detail::number_text(static_cast<double>(value(loss)), 6); };
+        if constexpr (sees_batch<L>) {
+            // Of captions, the first and the last are the same.
+            Batch batch;
+            batch.images.resize(count);
+            batch.ids.resize(count);
+            fill_normal(batch.images, random, 1.0);
+            for (std::size_t i = 0; i < count; ++i) batch.ids[i].elements().back() = static_cast<Id>(1 + i % (count - 1));
+            L loss = loss_;
+            detail::for_each_seeing(loss, [&](auto& seeing) {
+                seeing.see(0, count, std::as_const(batch.images), std::as_const(batch.ids));
+                seeing.seen(nullptr);
+            });
+            return text(loss);
+        } else {
+            return text(loss_);
+        }
     }
 
     /// What the schedule is: its name, and its factors at 17 points.
@@ -19305,19 +19785,26 @@ private:
         add("precision", detail::short_type_name<typename Model::element>());
         add("TANDEM_ISA", std::string(name_of(kernels::active_isa())));
         options_.add_to(found);
-        add("optimizer", detail::short_type_name<Optimizer>());
         add("schedule", schedule_text());
         add("loss", loss_text());
-        number("rate", optimizer_.rate);
-        if constexpr (requires { optimizer_.beta1; }) number("beta1", optimizer_.beta1);
-        if constexpr (requires { optimizer_.beta2; }) number("beta2", optimizer_.beta2);
-        if constexpr (requires { optimizer_.eps; }) number("eps", optimizer_.eps);
-        if constexpr (requires { optimizer_.clip_update; }) {
-            if (optimizer_.clip_update) add("clip_update", "yes");
+        const auto add_optimizer = [&]<class Chosen>(const Chosen& optimizer) {
+            add("optimizer", detail::short_type_name<Chosen>());
+            number("rate", optimizer.rate);
+            if constexpr (requires { optimizer.beta1; }) number("beta1", optimizer.beta1);
+            if constexpr (requires { optimizer.beta2; }) number("beta2", optimizer.beta2);
+            if constexpr (requires { optimizer.eps; }) number("eps", optimizer.eps);
+            if constexpr (requires { optimizer.clip_update; }) {
+                if (optimizer.clip_update) add("clip_update", "yes");
+            }
+            if constexpr (requires { optimizer.momentum; }) number("momentum", optimizer.momentum);
+            if constexpr (requires { optimizer.nesterov; }) add("nesterov", optimizer.nesterov ? "yes" : "no");
+            if constexpr (requires { optimizer.weight_decay; }) number("weight_decay", optimizer.weight_decay);
+        };
+        if constexpr (requires { optimizer_.chosen(); }) {
+            std::visit(add_optimizer, optimizer_.chosen());
+        } else {
+            add_optimizer(optimizer_);
         }
-        if constexpr (requires { optimizer_.momentum; }) number("momentum", optimizer_.momentum);
-        if constexpr (requires { optimizer_.nesterov; }) add("nesterov", optimizer_.nesterov ? "yes" : "no");
-        if constexpr (requires { optimizer_.weight_decay; }) number("weight_decay", optimizer_.weight_decay);
         if (factor_) add("rate factors", factors_text());
         if constexpr (FingerprintedSource<Data>) {
             for (const auto& [name, value] : std::map<std::string, std::string>(data.fingerprint()))
@@ -19350,7 +19837,7 @@ private:
     template <PairSource Data>
     RunState run(const Data& data) {
         factor_ = options_.whole_rate_factor();
-        check(data.size());
+        check(detail::epoch_size(data));
         parts_ = options_.parts();
         if (!options_.is_first_rank()) options_.log = nullptr;
         if (factor_) factors_text();
@@ -19361,11 +19848,12 @@ private:
         work_.ranks = parts_.ranks;
         average_.reset();
         if (options_.average_decay > 0) average_ = model_;
-        const std::size_t batches = data.size() / options_.batch;
+        const std::size_t batches = detail::epoch_size(data) / options_.batch;
         const std::size_t last = options_.epochs > 0 ? options_.epochs * batches : options_.steps;
         run_ = {};
         run_.seed = options_.seed.value;
         state_.reset();
+        if constexpr (requires { optimizer_.prepare(state_); }) optimizer_.prepare(state_);
         // Ranks stop together: they have told each other behind their last step.
         is_stopped_ = is_stop_asked();
         const auto is_stopped = [&] { return parts_.ranks == nullptr ? is_stop_asked() : is_stopped_; };
@@ -19423,6 +19911,7 @@ private:
         report.logit_scale = std::exp(static_cast<double>(std::as_const(model_).logit_scale()));
         report.samples_per_second = samples_per_second;
         report.waiting = std::min(1.0, waited_ / passed);
+        if (options_.ceiling > 0) report.ceiling_share = samples_per_second / options_.ceiling;
         report.seconds = run_.seconds;
         report.seconds_left = options_.seconds > 0 ? std::max(0.0, options_.seconds - run_.seconds)
                                                    : run_.seconds / static_cast<double>(run_.step) * static_cast<double>(last - run_.step);
@@ -19501,9 +19990,9 @@ private:
     template <class Data>
     std::future<Batch> prefetch(const Data& data, std::size_t step, std::size_t part) {
         return std::async(std::launch::async, [this, &data, step, part] {
-            const std::size_t batches = data.size() / options_.batch;
-            if (const std::size_t epoch = step / batches; !epoch_.is(epoch, data.size())) {
-                epoch_ = detail::Epoch(epoch, data.size(), options_.seed);
+            const std::size_t size = detail::epoch_size(data), batches = size / options_.batch;
+            if (const std::size_t epoch = step / batches; !epoch_.is(epoch, size)) {
+                epoch_ = detail::Epoch(epoch, detail::draws_of(data, epoch), options_.seed);
             }
             const std::size_t first = part * parts_.part, count = std::min(parts_.part, options_.batch - first);
             Batch batch;
@@ -19513,9 +20002,9 @@ private:
             parallel_for(count, 4, [&](std::size_t begin, std::size_t end) {
                 std::vector<float> image(pixels);
                 for (std::size_t i = begin; i < end; ++i) {
-                    const std::size_t index = epoch_.order[step % batches * options_.batch + first + i];
-                    Random random(epoch_.seed, index);
-                    data.fetch(index, random, image, batch.ids[i].elements());
+                    const std::size_t draw = epoch_.order[step % batches * options_.batch + first + i];
+                    Random random(epoch_.seed, draw);
+                    data.fetch(draw % data.size(), random, image, batch.ids[i].elements());
                     std::copy(image.begin(), image.end(), batch.images.data() + i * pixels);
                 }
             });
@@ -19733,6 +20222,32 @@ TANDEM_INLINE Dataset::Dataset(SampleList samples, AnyTokenizer tokenizer, std::
         found += "; left out " + std::to_string(count) + ": " + cause + " (" + files.begin()->first + (files.size() > 1 ? " and others)" : ")");
     }
     throw Error("Dataset", "pairs of a picture and a caption", found);
+}
+
+TANDEM_INLINE std::size_t Dataset::epoch_size() const {
+    if (samples_.shares.empty()) return size();
+    std::size_t pairs = 0;
+    for (const SampleShare& share : samples_.shares) pairs += share.pairs();
+    return pairs;
+}
+
+TANDEM_INLINE std::vector<std::size_t> Dataset::draws(std::size_t epoch) const {
+    std::vector<std::size_t> draws;
+    draws.reserve(epoch_size());
+    const auto add = [&](const SampleShare& share) {
+        const std::size_t whole = share.pairs() / share.count, rest = share.pairs() % share.count;
+        for (std::size_t i = 0; i < whole * share.count; ++i) draws.push_back(i / share.count * size() + share.first + i % share.count);
+        if (rest == 0) return;
+        // In an order of its own, so that no part of a source comes first.
+        std::vector<std::size_t> order(share.count);
+        std::iota(order.begin(), order.end(), share.first);
+        Random random(Seed{0}, share.first);
+        shuffle(order, random);
+        for (std::size_t i = 0; i < rest; ++i) draws.push_back(whole * size() + order[(epoch % share.count * rest + i) % share.count]);
+    };
+    if (samples_.shares.empty()) add({0, size(), 1});
+    for (const SampleShare& share : samples_.shares) add(share);
+    return draws;
 }
 
 template <class Read>
@@ -20207,6 +20722,37 @@ TANDEM_INLINE SampleList read_samples(const std::string& what, const TableOption
     if (ending == ".tar") return read_shards(expand_names(what), strict);
     if (ending == ".csv" || ending == ".tsv") return read_table(what, table, strict);
     return read_folder(what, strict);
+}
+
+TANDEM_INLINE std::size_t SampleShare::pairs() const { return static_cast<std::size_t>(std::llround(factor * static_cast<double>(count))); }
+
+TANDEM_INLINE SampleList join_samples(std::vector<SampleList> sources, std::span<const double> factors) {
+    if (!factors.empty() && factors.size() != sources.size())
+        throw Error("join_samples", "a factor for each of " + std::to_string(sources.size()) + " sources", std::to_string(factors.size()));
+    SampleList all;
+    Digest digest;
+    for (std::size_t i = 0; i < sources.size(); ++i) {
+        SampleList& source = sources[i];
+        const SampleShare share{all.samples.size(), source.samples.size(), factors.empty() ? 1 : factors[i]};
+        if (!(share.factor > 0 && share.factor <= 1000)) throw Error("join_samples", "factors above 0, at most 1000", detail::to_text(share.factor));
+        if (share.pairs() == 0)
+            throw Error("join_samples", "a pair or more of each source in an epoch", "none of " + std::to_string(share.count) + " with a factor of " + detail::to_text(share.factor));
+        for (Sample& sample : source.samples) {
+            sample.file += static_cast<std::uint32_t>(all.files.size());
+            sample.texts += static_cast<std::uint32_t>(all.texts.size());
+            all.samples.push_back(std::move(sample));
+        }
+        std::ranges::move(source.files, std::back_inserter(all.files));
+        std::ranges::move(source.texts, std::back_inserter(all.texts));
+        for (const auto& [cause, files] : source.faults) {
+            for (const auto& [file, count] : files) all.faults[cause][file] += count;
+        }
+        digest.add(source.digest);
+        digest.add(share.pairs());
+        all.shares.push_back(share);
+    }
+    all.digest = digest.value();
+    return all;
 }
 
 TANDEM_INLINE std::vector<std::string> captions_of(const SampleList& list, std::size_t index) {
@@ -25177,6 +25723,108 @@ TANDEM_INLINE bool JsonLeaves::add(std::uint64_t number, JsonLeaf::Kind kind, st
 }
 
 }  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/core/ranks.impl.hpp ----
+
+// Definitions of core/ranks.hpp.
+
+namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// Rows of a loop over floats that are worth another thread.
+inline constexpr std::size_t sum_grain = 65536;
+
+template <class T>
+void add_to(std::span<T> to, std::span<const T> from) {
+    parallel_for(to.size(), sum_grain, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) to[i] += from[i];
+    });
+}
+
+template <class T>
+void add_tensors(std::span<const std::span<T>> to, std::span<const std::span<T>> from) {
+    for (std::size_t i = 0; i < to.size(); ++i) add_to<T>(to[i], from[i]);
+}
+
+template <class T>
+void add_up_one(Ranks& ranks, std::span<T> values, std::vector<T>& received) {
+    struct Piece {
+        std::size_t begin, end;
+        std::size_t size() const { return end - begin; }
+    };
+    const auto part = [&](Piece piece) { return values.subspan(piece.begin, piece.size()); };
+    // At every distance a half is sent away and the other one kept, and summed; then the same way back.
+    std::vector<Piece> kept, sent;
+    Piece whole{0, values.size()};
+    for (std::size_t distance = 1; distance < ranks.size(); distance *= 2) {
+        Piece low{whole.begin, whole.begin + whole.size() / 2}, high{low.end, whole.end};
+        if ((ranks.rank() & distance) != 0) std::swap(low, high);
+        if (received.size() < low.size()) received.resize(low.size());
+        const std::span<T> in = std::span(received).first(low.size());
+        ranks.exchange(ranks.rank() ^ distance, std::as_bytes(part(high)), std::as_writable_bytes(in));
+        add_to<T>(part(low), in);
+        kept.push_back(low);
+        sent.push_back(high);
+        whole = low;
+    }
+    for (std::size_t i = kept.size(), distance = ranks.size() / 2; i > 0; --i, distance /= 2)
+        ranks.exchange(ranks.rank() ^ distance, std::as_bytes(part(kept[i - 1])), std::as_writable_bytes(part(sent[i - 1])));
+}
+
+TANDEM_INLINE void gather_bytes(Ranks& ranks, std::span<std::byte> all) {
+    const std::size_t each = all.size() / ranks.size();
+    for (std::size_t distance = 1; distance < ranks.size(); distance *= 2) {
+        const auto block = [&](std::size_t rank) { return all.subspan(rank / distance * distance * each, distance * each); };
+        const std::size_t partner = ranks.rank() ^ distance;
+        ranks.exchange(partner, block(ranks.rank()), block(partner));
+    }
+}
+
+}  // namespace detail
+
+TANDEM_INLINE std::vector<std::string> gather_texts(Ranks& ranks, const std::string& mine) {
+    std::vector<std::uint64_t> sizes(ranks.size());
+    sizes[ranks.rank()] = mine.size();
+    gather<std::uint64_t>(ranks, sizes);
+    const std::size_t longest = *std::ranges::max_element(sizes);
+    std::string all(longest * ranks.size(), '\0');
+    std::ranges::copy(mine, all.begin() + static_cast<std::ptrdiff_t>(ranks.rank() * longest));
+    gather<char>(ranks, all);
+    std::vector<std::string> texts;
+    for (std::size_t rank = 0; rank < ranks.size(); ++rank) texts.push_back(all.substr(rank * longest, sizes[rank]));
+    return texts;
+}
+
+template <class T>
+void add_up(Ranks& ranks, std::span<const std::span<T>> tensors, SumRoom<T>& room) {
+    // Small ones go together: a message costs more than they do.
+    constexpr std::size_t small = 16384;
+    std::vector<T>& together = room.together;
+    together.clear();
+    for (const std::span<T> tensor : tensors) {
+        if (tensor.size() < small) together.insert(together.end(), tensor.begin(), tensor.end());
+    }
+    detail::add_up_one<T>(ranks, together, room.received);
+    auto from = together.begin();
+    for (const std::span<T> tensor : tensors) {
+        if (tensor.size() >= small) {
+            detail::add_up_one<T>(ranks, tensor, room.received);
+        } else {
+            std::copy_n(from, tensor.size(), tensor.begin());
+            from += static_cast<std::ptrdiff_t>(tensor.size());
+        }
+    }
+}
+
+#if defined(TANDEM_COMPILED)
+template void detail::add_tensors<float>(std::span<const std::span<float>>, std::span<const std::span<float>>);
+template void detail::add_tensors<double>(std::span<const std::span<double>>, std::span<const std::span<double>>);
+template void add_up<float>(Ranks&, std::span<const std::span<float>>, SumRoom<float>&);
+template void add_up<double>(Ranks&, std::span<const std::span<double>>, SumRoom<double>&);
+#endif
+
+}  // namespace tandem::inline TANDEM_ABI
 
 // ---- tandem/core/memory.impl.hpp ----
 
@@ -33683,108 +34331,6 @@ template const GradientKernels<double>& active_gradients<double>();
 
 }  // namespace tandem::inline TANDEM_ABI::kernels
 
-// ---- tandem/core/ranks.impl.hpp ----
-
-// Definitions of core/ranks.hpp.
-
-namespace tandem::inline TANDEM_ABI {
-
-namespace detail {
-
-/// Rows of a loop over floats that are worth another thread.
-inline constexpr std::size_t sum_grain = 65536;
-
-template <class T>
-void add_to(std::span<T> to, std::span<const T> from) {
-    parallel_for(to.size(), sum_grain, [&](std::size_t begin, std::size_t end) {
-        for (std::size_t i = begin; i < end; ++i) to[i] += from[i];
-    });
-}
-
-template <class T>
-void add_tensors(std::span<const std::span<T>> to, std::span<const std::span<T>> from) {
-    for (std::size_t i = 0; i < to.size(); ++i) add_to<T>(to[i], from[i]);
-}
-
-template <class T>
-void add_up_one(Ranks& ranks, std::span<T> values, std::vector<T>& received) {
-    struct Piece {
-        std::size_t begin, end;
-        std::size_t size() const { return end - begin; }
-    };
-    const auto part = [&](Piece piece) { return values.subspan(piece.begin, piece.size()); };
-    // At every distance a half is sent away and the other one kept, and summed; then the same way back.
-    std::vector<Piece> kept, sent;
-    Piece whole{0, values.size()};
-    for (std::size_t distance = 1; distance < ranks.size(); distance *= 2) {
-        Piece low{whole.begin, whole.begin + whole.size() / 2}, high{low.end, whole.end};
-        if ((ranks.rank() & distance) != 0) std::swap(low, high);
-        if (received.size() < low.size()) received.resize(low.size());
-        const std::span<T> in = std::span(received).first(low.size());
-        ranks.exchange(ranks.rank() ^ distance, std::as_bytes(part(high)), std::as_writable_bytes(in));
-        add_to<T>(part(low), in);
-        kept.push_back(low);
-        sent.push_back(high);
-        whole = low;
-    }
-    for (std::size_t i = kept.size(), distance = ranks.size() / 2; i > 0; --i, distance /= 2)
-        ranks.exchange(ranks.rank() ^ distance, std::as_bytes(part(kept[i - 1])), std::as_writable_bytes(part(sent[i - 1])));
-}
-
-TANDEM_INLINE void gather_bytes(Ranks& ranks, std::span<std::byte> all) {
-    const std::size_t each = all.size() / ranks.size();
-    for (std::size_t distance = 1; distance < ranks.size(); distance *= 2) {
-        const auto block = [&](std::size_t rank) { return all.subspan(rank / distance * distance * each, distance * each); };
-        const std::size_t partner = ranks.rank() ^ distance;
-        ranks.exchange(partner, block(ranks.rank()), block(partner));
-    }
-}
-
-}  // namespace detail
-
-TANDEM_INLINE std::vector<std::string> gather_texts(Ranks& ranks, const std::string& mine) {
-    std::vector<std::uint64_t> sizes(ranks.size());
-    sizes[ranks.rank()] = mine.size();
-    gather<std::uint64_t>(ranks, sizes);
-    const std::size_t longest = *std::ranges::max_element(sizes);
-    std::string all(longest * ranks.size(), '\0');
-    std::ranges::copy(mine, all.begin() + static_cast<std::ptrdiff_t>(ranks.rank() * longest));
-    gather<char>(ranks, all);
-    std::vector<std::string> texts;
-    for (std::size_t rank = 0; rank < ranks.size(); ++rank) texts.push_back(all.substr(rank * longest, sizes[rank]));
-    return texts;
-}
-
-template <class T>
-void add_up(Ranks& ranks, std::span<const std::span<T>> tensors, SumRoom<T>& room) {
-    // Small ones go together: a message costs more than they do.
-    constexpr std::size_t small = 16384;
-    std::vector<T>& together = room.together;
-    together.clear();
-    for (const std::span<T> tensor : tensors) {
-        if (tensor.size() < small) together.insert(together.end(), tensor.begin(), tensor.end());
-    }
-    detail::add_up_one<T>(ranks, together, room.received);
-    auto from = together.begin();
-    for (const std::span<T> tensor : tensors) {
-        if (tensor.size() >= small) {
-            detail::add_up_one<T>(ranks, tensor, room.received);
-        } else {
-            std::copy_n(from, tensor.size(), tensor.begin());
-            from += static_cast<std::ptrdiff_t>(tensor.size());
-        }
-    }
-}
-
-#if defined(TANDEM_COMPILED)
-template void detail::add_tensors<float>(std::span<const std::span<float>>, std::span<const std::span<float>>);
-template void detail::add_tensors<double>(std::span<const std::span<double>>, std::span<const std::span<double>>);
-template void add_up<float>(Ranks&, std::span<const std::span<float>>, SumRoom<float>&);
-template void add_up<double>(Ranks&, std::span<const std::span<double>>, SumRoom<double>&);
-#endif
-
-}  // namespace tandem::inline TANDEM_ABI
-
 // ---- tandem/models/batch_parts.impl.hpp ----
 
 // Definitions of models/batch_parts.hpp.
@@ -41593,48 +42139,6 @@ TANDEM_INLINE std::size_t XlmRobertaTokenizer::grapheme_end(std::string_view tex
 
 #endif
 
-// ---- tandem/train/layer_groups.impl.hpp ----
-
-// Definitions of train/layer_groups.hpp.
-
-namespace tandem::inline TANDEM_ABI {
-
-TANDEM_INLINE std::size_t LayerGroups::depth(std::string_view name) const {
-    const std::size_t head_groups = has_head ? 1 : 0;
-    if (name.starts_with(blocks)) {
-        std::size_t number = 0;
-        std::from_chars(name.data() + blocks.size(), name.data() + name.size(), number);
-        return head_groups + first + count - 1 - number;
-    }
-    if (!norm.empty() && name.starts_with(norm)) return head_groups;
-    if (std::ranges::any_of(head, [&](std::string_view part) { return !part.empty() && name.starts_with(part); })) return 0;
-    return size() - 1;
-}
-
-namespace detail {
-
-[[gnu::cold]] TANDEM_INLINE RateFactor layer_rates(const LayerGroups& image, const LayerGroups& text, bool is_shared, const LayerRates& rates) {
-    const auto check = [](const char* name, double decay) {
-        if (!(decay > 0 && decay <= 1)) throw Error(std::string("LayerRates.") + name, "a number above 0, at most 1", to_text(decay));
-    };
-    check("image_decay", rates.image_decay);
-    check("text_decay", rates.text_decay);
-    if (is_shared && (rates.image_decay != rates.text_decay || rates.image_unlocked != rates.text_unlocked))
-        throw Error("LayerRates", "the same of both towers, since they share their blocks", "others");
-    return [=](std::string_view name) {
-        if (name.starts_with("logit_")) return 1.0;
-        const bool is_image = name.starts_with("visual.");
-        const std::size_t depth = (is_image ? image : text).depth(name);
-        const std::optional<std::size_t>& unlocked = is_image ? rates.image_unlocked : rates.text_unlocked;
-        if (unlocked && depth >= *unlocked) return 0.0;
-        return std::pow(is_image ? rates.image_decay : rates.text_decay, static_cast<double>(depth));
-    };
-}
-
-}  // namespace detail
-
-}  // namespace tandem::inline TANDEM_ABI
-
 // ---- tandem/train/optimizer.impl.hpp ----
 
 // Definitions of train/optimizer.hpp.
@@ -41717,6 +42221,56 @@ bool sgd_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat
     });
 }
 
+/// A matrix with the same singular vectors, whose singular values are about 1 (between 0.7 and 1.2): five steps of an odd polynomial of degree 5,
+/// whose coefficients are Jordan's, as torch.optim.Muon has them. `x` has no more rows than columns.
+template <Real T>
+Tensor<T, Shape<dynamic, dynamic>> orthogonalized(Tensor<T, Shape<dynamic, dynamic>> x) {
+    constexpr double a = 3.4445, b = -4.775, c = 2.0315, least_norm = 1e-7;
+    assign(x, x * (1.0 / std::max(std::sqrt(static_cast<double>(evaluate(sum(square(x))).item())), least_norm)));
+    Tensor<T, Shape<dynamic, dynamic>> gram(x.extent(0), x.extent(0)), polynomial(x.extent(0), x.extent(0)), next(x.extent(0), x.extent(1));
+    for (int i = 0; i < 5; ++i) {
+        assign(gram, matmul(x, transpose(x)));
+        assign(polynomial, b * gram + c * matmul(gram, gram));
+        assign(next, a * x + matmul(polynomial, x));
+        std::swap(x, next);
+    }
+    return x;
+}
+
+template <Real T>
+bool muon_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& momentum, const MatrixOrder& order, const MuonFactors& factors) {
+    const auto scaled = factors.gradient_scale * slope;
+    assign(momentum, momentum + (1.0 - factors.momentum) * (scaled - momentum));
+    // Products of whole matrices read rows; of those in panels, what is no element stays out.
+    const bool is_tall = order.rows > order.columns;
+    Tensor<T, Shape<dynamic, dynamic>> direction(std::min(order.rows, order.columns), std::max(order.rows, order.columns));
+    const auto for_each_element = [&](const auto& visit) {
+        parallel_for(order.rows, 16, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                for (std::size_t j = 0; j < order.columns; ++j) visit(order.position(i, j), is_tall ? direction(j, i) : direction(i, j));
+            }
+        });
+    };
+    const auto share = static_cast<T>(factors.momentum), scale = static_cast<T>(factors.gradient_scale);
+    for_each_element([&](std::size_t k, T& to) {
+        const T mean = momentum(k), here = scale * slope(k);
+        to = factors.nesterov ? here + share * (mean - here) : mean;
+    });
+    direction = orthogonalized(std::move(direction));
+    const auto keep = static_cast<T>(factors.keep), step = static_cast<T>(0.2 * std::sqrt(static_cast<double>(direction.extent(1))) * factors.step);
+    for_each_element([&](std::size_t k, const T& by) { parameter(k) = keep * parameter(k) - step * by; });
+    return all_finite<T>(parameter);
+}
+
+TANDEM_INLINE bool is_numbered(std::string_view name) {
+    while (!name.empty()) {
+        const std::size_t end = std::min(name.find('.'), name.size());
+        if (end > 0 && name.substr(0, end).find_first_not_of("0123456789") == std::string_view::npos) return true;
+        name.remove_prefix(std::min(end + 1, name.size()));
+    }
+    return false;
+}
+
 template <Real T>
 void move_average(const Flat<T>& average, const Flat<const T>& parameter, double decay) {
     assign(average, decay * average + (1.0 - decay) * parameter);
@@ -41739,6 +42293,7 @@ template bool adamw_update<float>(const Flat<float>&, const Flat<const float>&, 
                                   double, const AdamWFactors&);
 template bool lion_update<float>(const Flat<float>&, const Flat<const float>&, const Flat<float>&, double, const LionFactors&);
 template bool sgd_update<float>(const Flat<float>&, const Flat<const float>&, const Flat<float>&, const SgdFactors&);
+template bool muon_update<float>(const Flat<float>&, const Flat<const float>&, const Flat<float>&, const MatrixOrder&, const MuonFactors&);
 template void move_average<float>(const Flat<float>&, const Flat<const float>&, double);
 template bool move_mean<float>(const Flat<float>&, const Flat<const float>&, double);
 template bool all_finite<double>(const Flat<const double>&);
@@ -41747,6 +42302,7 @@ template bool adamw_update<double>(const Flat<double>&, const Flat<const double>
                                    const Flat<double>&, double, const AdamWFactors&);
 template bool lion_update<double>(const Flat<double>&, const Flat<const double>&, const Flat<double>&, double, const LionFactors&);
 template bool sgd_update<double>(const Flat<double>&, const Flat<const double>&, const Flat<double>&, const SgdFactors&);
+template bool muon_update<double>(const Flat<double>&, const Flat<const double>&, const Flat<double>&, const MatrixOrder&, const MuonFactors&);
 template void move_average<double>(const Flat<double>&, const Flat<const double>&, double);
 template bool move_mean<double>(const Flat<double>&, const Flat<const double>&, double);
 #endif
@@ -41764,6 +42320,10 @@ namespace detail {
     check_option(value > 0 && std::isfinite(value), option, "a finite number above 0", value);
 }
 
+[[gnu::cold]] TANDEM_INLINE void check_eps(const char* option, double value) {
+    check_option(value >= std::numeric_limits<float>::min() && std::isfinite(value), option, "a finite number, 1.2e-38 or above", value);
+}
+
 [[gnu::cold]] TANDEM_INLINE void check_weight_decay(const char* option, double value) {
     check_option(value >= 0 && std::isfinite(value), option, "a finite number, 0 or above", value);
 }
@@ -41774,8 +42334,13 @@ namespace detail {
     detail::check_rate("AdamW.rate", rate);
     detail::check_decay("AdamW.beta1", beta1);
     detail::check_decay("AdamW.beta2", beta2);
-    detail::check_option(eps >= std::numeric_limits<float>::min() && std::isfinite(eps), "AdamW.eps", "a finite number, 1.2e-38 or above", eps);
+    detail::check_eps("AdamW.eps", eps);
     detail::check_weight_decay("AdamW.weight_decay", weight_decay);
+}
+
+TANDEM_INLINE detail::AdamWFactors AdamW::factors(std::size_t updates, double step_rate, double gradient_scale) const {
+    const double count = static_cast<double>(updates);
+    return {beta1, beta2, eps, step_rate / (1.0 - std::pow(beta1, count)), 1.0 / std::sqrt(1.0 - std::pow(beta2, count)), gradient_scale, clip_update};
 }
 
 [[gnu::cold]] TANDEM_INLINE void Lion::check() const {
@@ -41785,11 +42350,62 @@ namespace detail {
     detail::check_weight_decay("Lion.weight_decay", weight_decay);
 }
 
+[[gnu::cold]] TANDEM_INLINE void Muon::check() const {
+    detail::check_rate("Muon.rate", rate);
+    detail::check_decay("Muon.momentum", momentum);
+    detail::check_decay("Muon.beta1", beta1);
+    detail::check_decay("Muon.beta2", beta2);
+    detail::check_eps("Muon.eps", eps);
+    detail::check_weight_decay("Muon.weight_decay", weight_decay);
+}
+
 [[gnu::cold]] TANDEM_INLINE void Sgd::check() const {
     detail::check_rate("Sgd.rate", rate);
     detail::check_decay("Sgd.momentum", momentum);
     detail::check_weight_decay("Sgd.weight_decay", weight_decay);
 }
+
+}  // namespace tandem::inline TANDEM_ABI
+
+// ---- tandem/train/layer_groups.impl.hpp ----
+
+// Definitions of train/layer_groups.hpp.
+
+namespace tandem::inline TANDEM_ABI {
+
+TANDEM_INLINE std::size_t LayerGroups::depth(std::string_view name) const {
+    const std::size_t head_groups = has_head ? 1 : 0;
+    if (name.starts_with(blocks)) {
+        std::size_t number = 0;
+        std::from_chars(name.data() + blocks.size(), name.data() + name.size(), number);
+        return head_groups + first + count - 1 - number;
+    }
+    if (!norm.empty() && name.starts_with(norm)) return head_groups;
+    if (std::ranges::any_of(head, [&](std::string_view part) { return !part.empty() && name.starts_with(part); })) return 0;
+    return size() - 1;
+}
+
+namespace detail {
+
+[[gnu::cold]] TANDEM_INLINE RateFactor layer_rates(const LayerGroups& image, const LayerGroups& text, bool is_shared, const LayerRates& rates) {
+    const auto check = [](const char* name, double decay) {
+        if (!(decay > 0 && decay <= 1)) throw Error(std::string("LayerRates.") + name, "a number above 0, at most 1", to_text(decay));
+    };
+    check("image_decay", rates.image_decay);
+    check("text_decay", rates.text_decay);
+    if (is_shared && (rates.image_decay != rates.text_decay || rates.image_unlocked != rates.text_unlocked))
+        throw Error("LayerRates", "the same of both towers, since they share their blocks", "others");
+    return [=](std::string_view name) {
+        if (name.starts_with("logit_")) return 1.0;
+        const bool is_image = name.starts_with("visual.");
+        const std::size_t depth = (is_image ? image : text).depth(name);
+        const std::optional<std::size_t>& unlocked = is_image ? rates.image_unlocked : rates.text_unlocked;
+        if (unlocked && depth >= *unlocked) return 0.0;
+        return std::pow(is_image ? rates.image_decay : rates.text_decay, static_cast<double>(depth));
+    };
+}
+
+}  // namespace detail
 
 }  // namespace tandem::inline TANDEM_ABI
 
@@ -41810,8 +42426,7 @@ namespace detail {
     return std::string(name.substr(name.rfind(':') + 1));
 }
 
-TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::size_t size, Seed run) : number(epoch), order(size) {
-    std::iota(order.begin(), order.end(), std::size_t{0});
+TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::vector<std::size_t> draws, Seed run) : number(epoch), order(std::move(draws)) {
     Random shuffler(run, epoch);
     shuffle(order, shuffler);
     seed = Seed{shuffler.state()};
@@ -41893,8 +42508,10 @@ TANDEM_INLINE void TrainerOptions::report(const StepReport& report) const {
     const int rest = static_cast<int>(std::clamp(report.seconds_left, 0.0, 1e9));
     std::array<char, 240> line;
     const std::string total = report.steps > 0 ? "/" + std::to_string(report.steps) : "";
-    std::snprintf(line.data(), line.size(), "step %zu%s  loss %.4f  logit scale %.2f  rate %.3g  %.0f samples/s  data %.0f %%  %d:%02d left\n",
-                  report.step, total.c_str(), report.loss, report.logit_scale, report.rate, report.samples_per_second,
+    std::array<char, 40> of_ceiling{};
+    if (ceiling > 0) std::snprintf(of_ceiling.data(), of_ceiling.size(), " (%.0f %% of the ceiling)", 100 * report.ceiling_share);
+    std::snprintf(line.data(), line.size(), "step %zu%s  loss %.4f  logit scale %.2f  rate %.3g  %.0f samples/s%s  data %.0f %%  %d:%02d left\n",
+                  report.step, total.c_str(), report.loss, report.logit_scale, report.rate, report.samples_per_second, of_ceiling.data(),
                   100 * report.waiting, rest / 60, rest % 60);
     *log << line.data() << std::flush;
 }

@@ -319,3 +319,50 @@ TEST_CASE("other samples, captions or views have another fingerprint") {
     CHECK(data.fingerprint() != dataset(td::read_shards(std::span(&other, 1))).fingerprint());
     CHECK(data.fingerprint() != dataset(td::read_shards(std::span(&same, 1))).fingerprint());
 }
+
+TEST_CASE("an epoch has each sample as often as its source's factor says") {
+    const Folder folder;
+    const std::string path = folder.shard("a.tar", good(0, 6));
+    folder.write("b/x.png", picture(200));
+    folder.write("b/x.txt", "of a folder");
+    for (int i = 0; i < 4; ++i) {
+        folder.write("c/" + std::to_string(i) + ".png", picture(static_cast<std::uint8_t>(100 + i)));
+        folder.write("c/" + std::to_string(i) + ".txt", "another " + std::to_string(i));
+    }
+    const auto sources = [&] {
+        std::vector<td::SampleList> lists;
+        lists.push_back(td::read_shards(std::span(&path, 1)));
+        lists.push_back(td::read_folder(folder.path() / "b"));
+        lists.push_back(td::read_folder(folder.path() / "c"));
+        return lists;
+    };
+    const double factors[]{0.5, 3, 1.25};
+    const td::Dataset data = dataset(td::join_samples(sources(), factors));
+    REQUIRE(data.size() == 11);
+    CHECK(data.epoch_size() == 3 + 3 + 5);
+    CHECK(data.captions(6) == std::vector<std::string>{"of a folder"});
+    CHECK(data.captions(10) == std::vector<std::string>{"another 3"});
+    std::vector<std::size_t> seen(11);
+    for (std::size_t epoch = 0; epoch < 4; ++epoch) {
+        const std::vector<std::size_t> draws = data.draws(epoch);
+        REQUIRE(draws.size() == data.epoch_size());
+        // Each draw draws for itself.
+        CHECK(std::set<std::size_t>(draws.begin(), draws.end()).size() == draws.size());
+        for (const std::size_t draw : draws) ++seen[draw % data.size()];
+        CHECK(seen[6] == 3 * (epoch + 1));
+        if (epoch == 1) {
+            for (std::size_t i = 0; i < 6; ++i) CHECK(seen[i] == 1);
+        }
+    }
+    for (std::size_t i = 0; i < 6; ++i) CHECK(seen[i] == 2);
+    for (std::size_t i = 7; i < 11; ++i) CHECK(seen[i] == 5);
+
+    const td::Dataset plain = dataset(td::join_samples(sources()));
+    CHECK(plain.epoch_size() == 11);
+    CHECK(plain.draws(5) == plain.draws(6));
+    CHECK(plain.fingerprint() != data.fingerprint());
+    CHECK_THROWS_WITH(td::join_samples(sources(), std::span(factors).first(2)), "join_samples: expected a factor for each of 3 sources, found 2");
+    const double nothing[]{1, 0.4, 1}, negative[]{1, -1, 1};
+    CHECK_THROWS_WITH(td::join_samples(sources(), nothing), "join_samples: expected a pair or more of each source in an epoch, found none of 1 with a factor of 0.4");
+    CHECK_THROWS_WITH(td::join_samples(sources(), negative), "join_samples: expected factors above 0, at most 1000, found -1");
+}

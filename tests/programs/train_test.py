@@ -190,6 +190,14 @@ class Train(TrainCase):
         self.assertEqual(self.weights("table"), self.weights("shards"))
         self.assertEqual(self.weights("folder"), self.weights("shards"))
 
+    def test_sources_come_as_often_as_their_factors_say(self):
+        result = self.train("mixed", data="a-000.tar::val.tar", train_data_upsampling_factors="0.5::2", tokenizer_data="a-{000..001}.tar", batch_size=16, epochs=2)
+        self.assertIn("104 pairs to train on, 112 in an epoch", result.stderr)
+        self.assertEqual(self.log("mixed")[-1]["step"], 14)
+        words = json.loads((self.run_folder("mixed") / "tokenizer" / "vocab.json").read_text())
+        self.train("of-all", data="a-{000..001}.tar", epochs=1)
+        self.assertEqual(words, json.loads((self.run_folder("of-all") / "tokenizer" / "vocab.json").read_text()))
+
     def test_shards_are_made_of_folders_and_tables(self):
         maker, loose = str(Path(self.program).with_name("make_shards")), self.folder / "many"
         loose.mkdir()
@@ -257,6 +265,26 @@ class Train(TrainCase):
         self.assertNotEqual(self.weights("decay"), self.weights("direct"))
         self.train("noise", data=None, dataset_type="synthetic", train_num_samples=60)
 
+    def test_distils_and_knows_captions_that_repeat(self):
+        self.train("teacher")
+        taught = {"distill_pretrained": "logs/teacher", "distill_model": "quickstart", "tokenizer": "logs/teacher", "same_captions": "ignored",
+                  "label_smoothing": 0.1, "opt": "muon", "log_every_n_steps": 1}  # fmt: skip
+        self.train("student", **taught)
+        losses = [line["train/loss"] for line in self.log("student") if "train/loss" in line]
+        self.assertEqual(len(losses), 18)
+        self.assertLess(losses[-1], losses[0] - 1)
+        self.assertIn("% of the ceiling", self.train("student-again", **taught).stderr)
+        self.assertEqual(self.weights("student-again"), self.weights("student"))
+        # The whole loss and the teacher's weights belong to what a run depends on.
+        self.train("student-again", resume="latest", **taught)
+        self.assertIn("loss", self.train("student-again", resume="latest", **taught | {"same_captions": "positives"}, code=1).stderr)
+        self.train("other-teacher", epochs=1, tokenizer="logs/teacher")
+        self.assertIn("loss", self.train("student-again", resume="latest", **taught | {"distill_pretrained": "logs/other-teacher"}, code=1).stderr)
+        result = self.train("words", data="val.tar", **taught | {"tokenizer": None}, code=2)
+        self.assertIn("--distill-pretrained: expected a model that reads captions as the same ids", result.stderr)
+        result = self.train("sizes", model="vit_b_32", **taught | {"distill_model": None}, code=2)
+        self.assertIn("--distill-pretrained: expected a model of 224 pixels and 77 ids, as the one that is trained, found 48 pixels and 24 ids", result.stderr)
+
     def tensors(self, name):
         data = self.weights(name)
         (size,) = struct.unpack("<Q", data[:8])
@@ -287,6 +315,11 @@ class Train(TrainCase):
         for words, sentence in (
             (["--workers", "8"], "--workers: open_clip has it, this program not: leave it out"),
             (["--torchcompile"], "--torchcompile: open_clip has it, this program not"),
+            (["--distill-model", "ViT-B-32"], "--distill-model: expected --distill-pretrained beside it, found none"),
+            (["--siglip", "--label-smoothing", "0.1"], "--label-smoothing: expected none with --siglip"),
+            (["--train-data-upsampling-factors", "1::0"], "--train-data-upsampling-factors: expected numbers above 0, at most 1000, with :: between them, found 1::0"),
+            (["--train-data-upsampling-factors", "1::2"], "--train-data-upsampling-factors: expected a factor for each of the 1 sources in --train-data, found 2"),
+            (["--tokenizer", ".", "--tokenizer-data", "."], "--tokenizer-data: expected neither --tokenizer nor --pretrained beside it"),
             (["--nonsense"], "--nonsense: expected an option of --help, found none of that name"),
             (["--batch-size", "0"], "--batch-size: expected a whole number from 1"),
             (["--batch-size", "121"], "--batch-size: expected at most 120 pairs in a batch"),

@@ -1,12 +1,18 @@
-// AdamW, Lion and SGD against their formulas in double; what a factor does to a parameter's rate.
+// AdamW, Lion, Muon and SGD against their formulas in double, and PyTorch's; what a factor does to a parameter's rate.
 #include <catch2/catch.hpp>
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <fstream>
+#include <limits>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
+#include <tandem/tensor/packed.hpp>
+#include <tandem/train/any_optimizer.hpp>
 #include <tandem/train/optimizer.hpp>
 
 namespace td = tandem;
@@ -137,7 +143,124 @@ TEST_CASE("SGD adds decay to the gradient, and momentum as torch.optim.SGD does"
     }
 }
 
-TEMPLATE_TEST_CASE("a factor of 0 leaves a parameter alone, another one multiplies its rate", "", td::AdamW, td::Lion, td::Sgd) {
+namespace {
+
+/// Parameters of every kind: matrices of blocks, another matrix, a vector.
+struct Kinds {
+    td::Tensor<double, td::Shape<5, 3>> tall;
+    td::Tensor<double, td::Shape<3, 7>> wide;
+    td::Tensor<double, td::Shape<4, 6>> embedding;
+    td::Tensor<double, td::Shape<5>> vector;
+
+    static void parameters(const auto& visit, const std::string& at, auto&... self) {
+        visit(at + "blocks.0.tall", self.tall...);
+        visit(at + "blocks.1.wide", self.wide...);
+        visit(at + "embedding", self.embedding...);
+        visit(at + "vector", self.vector...);
+    }
+
+    /// function(number) for every element of all.
+    static Kinds made(const auto& function) {
+        Kinds kinds;
+        std::size_t k = 0;
+        td::for_each_parameter(
+            [&](const auto&, auto& tensor) {
+                for (double& element : tensor.elements()) element = function(static_cast<double>(k++));
+            },
+            kinds);
+        return kinds;
+    }
+};
+
+/// Losses of PyTorch's steps (make_optimizer_goldens.py), and how far the optimizer's are from them at most.
+template <class Optimizer>
+double distance_from_torch(const std::string& name, const Optimizer& optimizer) {
+    std::ifstream file(TANDEM_TEST_DATA "/train/fixtures/optimizers.txt");
+    std::string word;
+    while (file >> word && word != name) file.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
+    REQUIRE(word == name);
+    Kinds model = Kinds::made([](double k) { return std::sin(0.7 * k + 1); });
+    const Kinds target = Kinds::made([](double k) { return std::cos(0.3 * k); }), curvature = Kinds::made([](double k) { return 1 + 0.5 * std::sin(k); });
+    Kinds gradient;
+    typename Optimizer::template State<Kinds> state;
+    if constexpr (requires { optimizer.prepare(state); }) optimizer.prepare(state);
+    double most = 0;
+    for (int step = 0; step < 20; ++step) {
+        double loss = 0, expected = 0;
+        td::for_each_parameter(
+            [&](const auto&, auto& slope, const auto& weights, const auto& targets, const auto& curvatures) {
+                for (std::size_t i = 0; i < slope.size(); ++i) {
+                    const double distance = weights.data()[i] - targets.data()[i];
+                    slope.data()[i] = curvatures.data()[i] * distance;
+                    loss += 0.5 * curvatures.data()[i] * distance * distance;
+                }
+            },
+            gradient, model, target, curvature);
+        REQUIRE(file >> expected);
+        most = std::max(most, std::abs(loss - expected));
+        REQUIRE(optimizer.update(model, gradient, state, optimizer.rate));
+    }
+    return most;
+}
+
+}  // namespace
+
+TEST_CASE("twenty steps are PyTorch's") {
+    CHECK(distance_from_torch("adamw", td::AdamW{.rate = 0.05}) < 1e-10);
+    CHECK(distance_from_torch("lion", td::Lion{.rate = 0.02, .weight_decay = 0.5}) < 1e-10);
+    CHECK(distance_from_torch("sgd", td::Sgd{.rate = 0.1, .weight_decay = 0.1}) < 1e-10);
+    CHECK(distance_from_torch("nesterov", td::Sgd{.rate = 0.1, .weight_decay = 0.1, .nesterov = true}) < 1e-10);
+    CHECK(distance_from_torch("muon", td::Muon{.rate = 0.05, .momentum = 0.9}) < 1e-10);
+    CHECK(distance_from_torch("plain_muon", td::Muon{.rate = 0.05, .momentum = 0.9, .nesterov = false}) < 1e-10);
+}
+
+TEST_CASE("an optimizer that is chosen at run time is that optimizer") {
+    const std::string names[]{"adamw", "lion", "muon", "nesterov"};
+    const td::AnyOptimizer optimizers[]{td::AdamW{.rate = 0.05}, td::Lion{.rate = 0.02, .weight_decay = 0.5}, td::Muon{.rate = 0.05, .momentum = 0.9},
+                                        td::Sgd{.rate = 0.1, .weight_decay = 0.1, .nesterov = true}};
+    for (std::size_t i = 0; i < 4; ++i) CHECK(distance_from_torch(names[i], optimizers[i]) < 1e-10);
+    CHECK_THROWS_WITH(td::AnyOptimizer(td::Lion{.beta2 = 1}).check(), "Lion.beta2: expected a number from 0 to below 1, found 1");
+    td::AnyOptimizer::State<Kinds> state;
+    std::vector<std::string> moments;
+    const auto list = [&] { td::AnyOptimizer::State<Kinds>::moments([&](const char* name, const Kinds&) { moments.emplace_back(name); }, std::as_const(state)); };
+    list();
+    optimizers[1].prepare(state);
+    list();
+    CHECK(moments == std::vector<std::string>{"momentum."});
+}
+
+namespace {
+
+/// A matrix of a block, row by row or in the panels of products, whose last one it does not fill.
+template <class Matrix>
+struct OneMatrix {
+    Matrix matrix;
+
+    static void parameters(const auto& visit, const std::string& at, auto&... self) { visit(at + "blocks.0.matrix", self.matrix...); }
+};
+
+}  // namespace
+
+TEST_CASE("Muon orthogonalises matrices in panels as those in rows") {
+    using Rows = td::Tensor<float, td::Shape<37, 21>>;
+    OneMatrix<Rows> model, gradient;
+    OneMatrix<td::PackedMatrix<float, td::Shape<37, 21>>> packed, of_packed;
+    td::Muon::State<decltype(model)> state;
+    td::Muon::State<decltype(packed)> of_panels;
+    td::Random random{td::Seed{1}};
+    td::fill_normal(model.matrix, random, 1.0);
+    td::from_row_major(packed.matrix, model.matrix);
+    for (int step = 0; step < 3; ++step) {
+        td::fill_normal(gradient.matrix, random, 1.0);
+        td::from_row_major(of_packed.matrix, gradient.matrix);
+        CHECK(td::Muon{}.update(model, gradient, state, 0.1));
+        CHECK(td::Muon{}.update(packed, of_packed, of_panels, 0.1));
+    }
+    const Rows found = td::to_row_major(packed.matrix);
+    for (std::size_t i = 0; i < found.size(); ++i) CHECK(found.data()[i] == Approx(model.matrix.data()[i]).margin(1e-6));
+}
+
+TEMPLATE_TEST_CASE("a factor of 0 leaves a parameter alone, another one multiplies its rate", "", td::AdamW, td::Lion, td::Muon, td::Sgd) {
     const TestType optimizer{.rate = 0.1, .weight_decay = 0.5};
     Two slow, whole, gradient;
     td::Random random{td::Seed{1}};
@@ -206,6 +329,8 @@ TEST_CASE("an optimizer's options are checked, by name") {
     refused({.weight_decay = nan}, "AdamW.weight_decay: expected a finite number, 0 or above, found nan");
     CHECK_THROWS_WITH(td::Lion{.beta2 = 1}.check(), "Lion.beta2: expected a number from 0 to below 1, found 1");
     CHECK_THROWS_WITH(td::Lion{.rate = 0}.check(), "Lion.rate: expected a finite number above 0, found 0");
+    CHECK_THROWS_WITH(td::Muon{.momentum = 1}.check(), "Muon.momentum: expected a number from 0 to below 1, found 1");
+    CHECK_THROWS_WITH(td::Muon{.eps = 0}.check(), "Muon.eps: expected a finite number, 1.2e-38 or above, found 0");
     CHECK_THROWS_WITH(td::Sgd{.momentum = -1}.check(), "Sgd.momentum: expected a number from 0 to below 1, found -1");
     CHECK_THROWS_WITH(td::Sgd{.weight_decay = nan}.check(), "Sgd.weight_decay: expected a finite number, 0 or above, found nan");
 }

@@ -43,6 +43,11 @@ public:
 
     std::size_t size() const { return samples_.samples.size(); }
 
+    /// How many pairs an epoch has, and which: sample `draw % size()` for every draw, whose crop and caption are drawn by its whole number. Of a source
+    /// that an epoch has a fraction of, the next one goes on where it ended.
+    std::size_t epoch_size() const;
+    std::vector<std::size_t> draws(std::size_t epoch) const;
+
     /// What errors call a sample.
     std::string name(std::size_t index) const { return name_of(samples_, index); }
 

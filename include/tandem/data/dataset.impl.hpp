@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <map>
 #include <mutex>
+#include <numeric>
 #include <span>
 #include <string>
 #include <thread>
@@ -36,6 +37,32 @@ TANDEM_INLINE Dataset::Dataset(SampleList samples, AnyTokenizer tokenizer, std::
         found += "; left out " + std::to_string(count) + ": " + cause + " (" + files.begin()->first + (files.size() > 1 ? " and others)" : ")");
     }
     throw Error("Dataset", "pairs of a picture and a caption", found);
+}
+
+TANDEM_INLINE std::size_t Dataset::epoch_size() const {
+    if (samples_.shares.empty()) return size();
+    std::size_t pairs = 0;
+    for (const SampleShare& share : samples_.shares) pairs += share.pairs();
+    return pairs;
+}
+
+TANDEM_INLINE std::vector<std::size_t> Dataset::draws(std::size_t epoch) const {
+    std::vector<std::size_t> draws;
+    draws.reserve(epoch_size());
+    const auto add = [&](const SampleShare& share) {
+        const std::size_t whole = share.pairs() / share.count, rest = share.pairs() % share.count;
+        for (std::size_t i = 0; i < whole * share.count; ++i) draws.push_back(i / share.count * size() + share.first + i % share.count);
+        if (rest == 0) return;
+        // In an order of its own, so that no part of a source comes first.
+        std::vector<std::size_t> order(share.count);
+        std::iota(order.begin(), order.end(), share.first);
+        Random random(Seed{0}, share.first);
+        shuffle(order, random);
+        for (std::size_t i = 0; i < rest; ++i) draws.push_back(whole * size() + order[(epoch % share.count * rest + i) % share.count]);
+    };
+    if (samples_.shares.empty()) add({0, size(), 1});
+    for (const SampleShare& share : samples_.shares) add(share);
+    return draws;
 }
 
 template <class Read>

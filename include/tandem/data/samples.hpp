@@ -33,6 +33,15 @@ struct Sample {
     std::string key;                        ///< what the sample is called within its file
 };
 
+/// Neighbouring samples of one source, and how often an epoch has each of them: 0.5 is every other one, the others in the next.
+struct SampleShare {
+    std::size_t first = 0, count = 0;
+    double factor = 1;
+
+    /// How many pairs of it an epoch has.
+    std::size_t pairs() const;
+};
+
 /// Pairs in the order of their files.
 struct SampleList {
     std::vector<std::filesystem::path> files;
@@ -40,6 +49,7 @@ struct SampleList {
     std::vector<std::vector<std::string>> texts;
     FaultCounts faults;
     std::uint64_t digest = 0;  ///< of all names, places and captions
+    std::vector<SampleShare> shares{};  ///< of all samples; empty: an epoch has each once
 };
 
 /// The names that a pattern stands for, in its order: {000..123} a range of numbers, all as wide where one has a leading zero, {a,b} one or the other,
@@ -70,6 +80,10 @@ SampleList read_folder(const std::filesystem::path& folder, bool strict = false)
 
 /// Whichever of these a name means by its ending: .tar shards, whose names are expanded; .csv or .tsv a table; any other a folder.
 SampleList read_samples(const std::string& what, const TableOptions& table = {}, bool strict = false);
+
+/// The samples of several sources, one behind the other, with how often an epoch has those of each (1 where nothing is given). Throws Error for another number
+/// of factors than sources, for one that is not above 0 and at most 1000, and where an epoch would have no pair of a source.
+SampleList join_samples(std::vector<SampleList> sources, std::span<const double> factors = {});
 
 /// The captions of a sample: one or more. Throws Error where they cannot be read.
 std::vector<std::string> captions_of(const SampleList& list, std::size_t index);

@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <filesystem>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <optional>
@@ -22,6 +24,7 @@
 #include <tandem/core/error.hpp>
 #include <tandem/core/file.hpp>
 #include <tandem/core/parallel.hpp>
+#include <tandem/core/to_text.hpp>
 #include <tandem/data/pairs.hpp>
 #include <tandem/data/samples.hpp>
 #include <tandem/data/shards.hpp>
@@ -370,6 +373,37 @@ TANDEM_INLINE SampleList read_samples(const std::string& what, const TableOption
     if (ending == ".tar") return read_shards(expand_names(what), strict);
     if (ending == ".csv" || ending == ".tsv") return read_table(what, table, strict);
     return read_folder(what, strict);
+}
+
+TANDEM_INLINE std::size_t SampleShare::pairs() const { return static_cast<std::size_t>(std::llround(factor * static_cast<double>(count))); }
+
+TANDEM_INLINE SampleList join_samples(std::vector<SampleList> sources, std::span<const double> factors) {
+    if (!factors.empty() && factors.size() != sources.size())
+        throw Error("join_samples", "a factor for each of " + std::to_string(sources.size()) + " sources", std::to_string(factors.size()));
+    SampleList all;
+    Digest digest;
+    for (std::size_t i = 0; i < sources.size(); ++i) {
+        SampleList& source = sources[i];
+        const SampleShare share{all.samples.size(), source.samples.size(), factors.empty() ? 1 : factors[i]};
+        if (!(share.factor > 0 && share.factor <= 1000)) throw Error("join_samples", "factors above 0, at most 1000", detail::to_text(share.factor));
+        if (share.pairs() == 0)
+            throw Error("join_samples", "a pair or more of each source in an epoch", "none of " + std::to_string(share.count) + " with a factor of " + detail::to_text(share.factor));
+        for (Sample& sample : source.samples) {
+            sample.file += static_cast<std::uint32_t>(all.files.size());
+            sample.texts += static_cast<std::uint32_t>(all.texts.size());
+            all.samples.push_back(std::move(sample));
+        }
+        std::ranges::move(source.files, std::back_inserter(all.files));
+        std::ranges::move(source.texts, std::back_inserter(all.texts));
+        for (const auto& [cause, files] : source.faults) {
+            for (const auto& [file, count] : files) all.faults[cause][file] += count;
+        }
+        digest.add(source.digest);
+        digest.add(share.pairs());
+        all.shares.push_back(share);
+    }
+    all.digest = digest.value();
+    return all;
 }
 
 TANDEM_INLINE std::vector<std::string> captions_of(const SampleList& list, std::size_t index) {

@@ -44,6 +44,31 @@ requires requires {
 }
 inline constexpr std::size_t least_pairs<L> = L::least_pairs;
 
+/// Whether a loss sees what is embedded, beside the embeddings; it says so by a static member of this name, and has see(first, count, images, ids),
+/// which is called with the pairs from `first` on of a batch of `count`, part after part, and seen(ranks) behind the last one of this rank's, before
+/// the loss is: what a rank has not seen, the loss gathers there; ranks is nullptr where a process is alone.
+template <class L>
+inline constexpr bool sees_batch = false;
+template <class L>
+requires requires {
+    L::sees_batch;
+}
+inline constexpr bool sees_batch<L> = L::sees_batch;
+
+namespace detail {
+
+/// visit(part) for a loss that sees batches, or those that it is made of.
+template <class L, class Visit>
+void for_each_seeing(L& loss, const Visit& visit) {
+    if constexpr (requires { L::for_each_loss(visit, loss); }) {
+        L::for_each_loss([&](auto& part) { for_each_seeing(part, visit); }, loss);
+    } else if constexpr (sees_batch<L>) {
+        visit(loss);
+    }
+}
+
+}  // namespace detail
+
 // Both losses scale the image embeddings, not the logits, as open_clip does: fewer products, and derivatives of the logits
 // that are simpler to compile.
 
@@ -71,6 +96,16 @@ struct SigmoidLoss : LossNode {
     }
 };
 
+/// What smooths the labels of a loss, as a term beside it: InfoNce{} + 0.1 * LabelSmoothing{} is InfoNCE in which a label is 1 − 0.1 for the match and
+/// 0.1 spread over all (Szegedy et al. 2016, section 7; torch.nn.CrossEntropyLoss, label_smoothing): mean log-probabilities take the place of a tenth
+/// of the match's, and what both subtract falls out of their difference.
+struct LabelSmoothing : LossNode {
+    auto operator()(const auto& image, const auto& text, const auto& scale) const {
+        const auto logits = matmul(scale * image, transpose(text));
+        return mean(diagonal(logits) - mean<1>(logits));
+    }
+};
+
 /// A user's own loss, made to compose: Loss{[](auto image, auto text, auto scale) { ... }}.
 template <class F>
 struct Loss : LossNode {
@@ -90,11 +125,14 @@ struct Loss : LossNode {
 template <ComposableLoss L>
 struct WeightedLoss : LossNode {
     static constexpr std::size_t least_pairs = tandem::least_pairs<L>;
+    static constexpr bool sees_batch = tandem::sees_batch<L>;
 
     double weight;
     L loss;
 
     WeightedLoss(double factor, L weighted) : weight(factor), loss(std::move(weighted)) {}
+
+    static void for_each_loss(const auto& visit, auto& self) { visit(self.loss); }
 
     template <class Image, class Text, class... Learned>
         requires std::invocable<const L&, const Image&, const Text&, const Learned&...>
@@ -107,11 +145,14 @@ struct WeightedLoss : LossNode {
 template <ComposableLoss A, ComposableLoss B>
 struct SummedLoss : LossNode {
     static constexpr std::size_t least_pairs = std::max(tandem::least_pairs<A>, tandem::least_pairs<B>);
+    static constexpr bool sees_batch = tandem::sees_batch<A> || tandem::sees_batch<B>;
 
     A a;
     B b;
 
     SummedLoss(A first, B second) : a(std::move(first)), b(std::move(second)) {}
+
+    static void for_each_loss(const auto& visit, auto& self) { visit(self.a), visit(self.b); }
 
     template <class Image, class Text, class Scale>
         requires std::invocable<const A&, const Image&, const Text&, const Scale&> &&
@@ -141,11 +182,14 @@ auto operator*(std::convertible_to<double> auto weight, L loss) {
 template <ComposableLoss L>
 struct TiledLoss : LossNode {
     static constexpr std::size_t least_pairs = tandem::least_pairs<L>;
+    static constexpr bool sees_batch = tandem::sees_batch<L>;
 
     L loss;
     std::size_t rows;
 
     TiledLoss(L of_all, std::size_t tile) : loss(std::move(of_all)), rows(tile) {}
+
+    static void for_each_loss(const auto& visit, auto& self) { visit(self.loss); }
 
     template <class Image, class Text, class... Learned>
         requires std::invocable<const L&, const Image&, const Text&, const Learned&...>

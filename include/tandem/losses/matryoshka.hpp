@@ -28,10 +28,13 @@ template <ComposableLoss L, std::size_t... Lengths>
 struct Matryoshka : LossNode {
     static_assert(sizeof...(Lengths) > 0, "tandem: matryoshka needs at least one length");
     static constexpr std::size_t least_pairs = tandem::least_pairs<L>;
+    static constexpr bool sees_batch = tandem::sees_batch<L>;
 
     L loss;
 
     explicit Matryoshka(L of_each) : loss(std::move(of_each)) {}
+
+    static void for_each_loss(const auto& visit, auto& self) { visit(self.loss); }
 
     template <class Image, class Text, class... Learned>
         requires std::invocable<const L&, const Image&, const Text&, const Learned&...>

@@ -7,6 +7,7 @@
 
 #include <tandem/core/dtype.hpp>
 #include <tandem/core/shape.hpp>
+#include <tandem/losses/contrastive.hpp>
 #include <tandem/tensor/expression.hpp>
 
 namespace tandem::inline TANDEM_ABI::detail {
@@ -59,6 +60,15 @@ struct LossRules {
 template <class L, class Call, bool has_bias>
 auto loss_rules() -> LossRules<L, Call::is_callable, !Call::is_callable && Call::takes_bias && !has_bias,
                                Call::is_expression, Call::axes()>;
+
+/// Whether a loss, as it is given, may keep what it sees of a batch, if it does.
+template <class Given>
+inline constexpr bool may_see = !sees_batch<std::remove_cvref_t<Given>> || !std::is_const_v<std::remove_reference_t<Given>>;
+
+template <bool may_change>
+struct SeeingLossRules {
+    static_assert(may_change, "tandem: a loss that sees its batches keeps what it has seen: it cannot be const");
+};
 
 /// Of a model that is to train.
 template <bool trains>

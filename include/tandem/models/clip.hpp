@@ -306,12 +306,13 @@ public:
     /// The loss of a batch of matching pairs, and its gradients added to `gradient`, a Clip of the same type: one
     /// step's forward and backward pass.
     template <class L>
-    C loss_and_gradient(ImageInput images, TextInput ids, const L& loss, Clip& gradient,
+    C loss_and_gradient(ImageInput images, TextInput ids, L&& loss, Clip& gradient,
                         Workspace& work) const {
-        using Call = detail::LossCall<L, C, embedding, config.logit_bias>;
+        using Call = detail::LossCall<std::remove_cvref_t<L>, C, embedding, config.logit_bias>;
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
-        static_assert(sizeof(detail::loss_rules<L, Call, config.logit_bias>()) > 0);
-        if constexpr (trains && Call::fits) {
+        static_assert(sizeof(detail::loss_rules<std::remove_cvref_t<L>, Call, config.logit_bias>()) > 0);
+        static_assert(sizeof(detail::SeeingLossRules<detail::may_see<L>>) > 0);
+        if constexpr (trains && Call::fits && detail::may_see<L>) {
             struct Batch {
                 typename Vision::Input images;
                 typename Text::Input ids;
@@ -340,15 +341,16 @@ public:
     /// the embeddings of all, and the gradient, which must be zero before (see zero_parameters), comes out the same everywhere; it is exchanged while a text tower that
     /// has blocks of its own is still passed back through.
     template <class Pairs, class L>
-    C loss_and_gradient(std::size_t count, std::size_t part, const Pairs& pairs, const L& loss, Clip& gradient, Workspace& work) const {
-        using Call = detail::LossCall<L, C, embedding, config.logit_bias>;
+    C loss_and_gradient(std::size_t count, std::size_t part, const Pairs& pairs, L&& loss, Clip& gradient, Workspace& work) const {
+        using Call = detail::LossCall<std::remove_cvref_t<L>, C, embedding, config.logit_bias>;
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
-        static_assert(sizeof(detail::loss_rules<L, Call, config.logit_bias>()) > 0);
+        static_assert(sizeof(detail::loss_rules<std::remove_cvref_t<L>, Call, config.logit_bias>()) > 0);
+        static_assert(sizeof(detail::SeeingLossRules<detail::may_see<L>>) > 0);
         if (normalises_batches && work.ranks != nullptr && work.ranks->size() > 1)
             throw Error("Clip::loss_and_gradient", "one rank, since this model normalises batches as a whole", std::to_string(work.ranks->size()));
         if (normalises_batches && part > 0 && part < count)
             throw Error("Clip::loss_and_gradient", "a batch as a whole, since this model normalises it", "parts of " + std::to_string(part) + " of " + std::to_string(count));
-        if constexpr (trains && Call::fits) {
+        if constexpr (trains && Call::fits && detail::may_see<L>) {
             return forward_and_backward(count, part, pairs, loss, gradient, work);
         } else {
             return C{0};
@@ -516,7 +518,7 @@ private:
 
     /// One step over pairs(first, last), `part` pairs at a time. A part whose activations are still there is not computed again.
     template <class Pairs, class L>
-    C forward_and_backward(std::size_t count, std::size_t part, const Pairs& pairs, const L& loss, Clip& gradient, Workspace& work) const {
+    C forward_and_backward(std::size_t count, std::size_t part, const Pairs& pairs, L& loss, Clip& gradient, Workspace& work) const {
         const BatchParts parts{count, part, work.shares, work.ranks};
         parts.check("Clip::loss_and_gradient");
         if (is_shared && work.lock_image != work.lock_text)
@@ -539,6 +541,9 @@ private:
             if (batch.images.extent(0) != last - first || batch.ids.extent(0) != last - first)
                 throw Error("Clip::loss_and_gradient", std::to_string(last - first) + " images and as many captions",
                             std::to_string(batch.images.extent(0)) + " and " + std::to_string(batch.ids.extent(0)));
+            if constexpr (sees_batch<L>) {
+                if (with_locked) detail::for_each_seeing(loss, [&](auto& seeing) { seeing.see(first, count, batch.images, batch.ids); });
+            }
             if (with_locked || !work.lock_image)
                 visual_.forward(batch.images, work.image_embeddings.view().slice(first, last), work.vision, !work.lock_image);
             if (with_locked || !work.lock_text)
@@ -550,6 +555,7 @@ private:
             gather<C>(*work.ranks, work.image_embeddings.elements());
             gather<C>(*work.ranks, work.text_embeddings.elements());
         }
+        if constexpr (sees_batch<L>) detail::for_each_seeing(loss, [&](auto& seeing) { seeing.seen(has_ranks ? work.ranks : nullptr); });
         normalize_embeddings(work.image_embeddings, work.image_lengths);
         normalize_embeddings(work.text_embeddings, work.text_lengths);
         const auto image = as_expression(work.image_embeddings), text = as_expression(work.text_embeddings);

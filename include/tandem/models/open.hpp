@@ -35,7 +35,7 @@ struct OpenOptions {
     bool check_finite = false;  ///< infinities and NaN among the weights are refused
     /// The GELU of weights that come without a config: gelu, quick_gelu or gelu_pytorch_tanh. Empty: what the config
     /// says.
-    std::string activation;
+    std::string activation{};
     std::string prefix{};            ///< as LoadOptions::prefix
     std::ostream* log = &std::clog;  ///< as LoadOptions::log
     /// A folder of packed copies: weights of what was opened once are mapped from there, shared between processes, and neither

@@ -35,6 +35,11 @@ struct OpenRows<Shape<First, Rest...>> {
 
 template <class E>
 inline constexpr bool is_same_for_all = E::shape::rank == 0 || (E::shape::rank == 1 && E::shape::extents[0] == 1);
+/// A number for every row of pairs, or for every column.
+template <class E>
+concept NumbersOfRows = E::shape::rank == 2 && E::shape::extents[1] == 1;
+template <class E>
+concept NumbersOfColumns = E::shape::rank == 1;
 template <class E>
 inline constexpr bool has_rows = false;
 template <class E>
@@ -69,7 +74,7 @@ template <class A, class B>
 inline constexpr bool has_pairs<Product<A, B>> = has_rows<A> && has_columns<B>;
 template <class F, class... Operands>
 inline constexpr bool has_pairs<Apply<F, Operands...>> =
-    ((is_same_for_all<Operands> || (Operands::shape::rank == 1 && has_rows<Operands>) || has_pairs<Operands>) && ...);
+    ((is_same_for_all<Operands> || ((NumbersOfRows<Operands> || NumbersOfColumns<Operands>) && has_rows<Operands>) || has_pairs<Operands>) && ...);
 
 template <class A, class B>
 inline constexpr bool has_diagonal<Product<A, Transposed<B>>> = has_rows<A> && has_rows<B>;
@@ -180,7 +185,9 @@ public:
         return on_operands(node, [&]<class E>(const E& operand) {
             if constexpr (is_same_for_all<E>) {
                 return operand;
-            } else if constexpr (E::shape::rank == 1) {
+            } else if constexpr (NumbersOfRows<E>) {
+                return rows(operand, rows_range);
+            } else if constexpr (NumbersOfColumns<E>) {
                 return rows(operand, columns);
             } else {
                 return pairs(operand, rows_range, columns);

@@ -1,13 +1,15 @@
-// AdamW, Lion and SGD, and the norm of a gradient.
+// AdamW, Lion, Muon and SGD, and the norm of a gradient.
 #pragma once
 
 #include <cmath>
 #include <cstddef>
 #include <functional>
 #include <limits>
+#include <optional>
 #include <string_view>
 #include <type_traits>
 
+#include <tandem/kernels/gemm.hpp>
 #include <tandem/nn/parameter.hpp>
 #include <tandem/tensor/tensor.hpp>
 
@@ -63,6 +65,26 @@ struct SgdFactors {
 template <Real T>
 bool sgd_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& momentum, const SgdFactors& factors);
 
+/// What an update of Muon multiplies by; `keep` is what weight decay leaves.
+struct MuonFactors {
+    double momentum, keep, step, gradient_scale;
+    bool nesterov;
+};
+
+/// Where the elements of a matrix stand: in panels, or row by row.
+struct MatrixOrder {
+    std::size_t rows = 0, columns = 0;
+    std::optional<kernels::PanelLayout> panels{};
+
+    std::size_t position(std::size_t row, std::size_t column) const {
+        return panels ? panels->position(column, row, columns) : row * columns + column;
+    }
+};
+
+/// One matrix's update by Muon.
+template <Real T>
+bool muon_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& momentum, const MatrixOrder& order, const MuonFactors& factors);
+
 /// average = decay · average + (1 − decay) · parameter.
 template <Real T>
 void move_average(const Flat<T>& average, const Flat<const T>& parameter, double decay);
@@ -101,7 +123,17 @@ double gradient_norm(const Model& gradient, const RateFactor& factor = {}) {
 
 namespace detail {
 
-/// update(parameter, slope, moments..., factor, decays) for every parameter but those of factor 0, all but the last two as plain
+/// How a parameter is updated.
+struct UpdateOf {
+    double factor;  ///< of the rate; not 0
+    bool decays;
+    std::optional<MatrixOrder> of_block{};  ///< of a matrix of a block, one of several layers that are alike
+};
+
+/// Whether a name has a number among its parts, as those of blocks have.
+bool is_numbered(std::string_view name);
+
+/// update(parameter, slope, moments..., of) for every parameter but those of factor 0, all but the last as plain
 /// vectors; whether all weights are finite. Matrices decay; vectors and scalars (biases, gains, the class token, the logit scale)
 /// do not, as in open_clip (open_clip_train/main.py, exclude), where the class token of timm's towers, which has three
 /// dimensions, does.
@@ -117,7 +149,14 @@ bool update_parameters(const Update& update, const RateFactor& factor, Model& mo
             if constexpr (is_running_mean<Parameter>) {
                 is_finite = move_mean<T>(flat(parameter), flat(slope), Parameter::momentum);
             } else {
-                is_finite = update(std::type_identity<T>{}, flat(parameter), flat(slope), flat(moment)..., share, Parameter::shape::rank >= 2);
+                UpdateOf of{share, Parameter::shape::rank >= 2};
+                if constexpr (Parameter::shape::rank == 2) {
+                    if (is_numbered(name.view())) of.of_block = MatrixOrder{parameter.extents()[0], parameter.extents()[1]};
+                    if constexpr (requires { Parameter::layout(); }) {
+                        if (of.of_block) of.of_block->panels = Parameter::layout();
+                    }
+                }
+                is_finite = update(std::type_identity<T>{}, flat(parameter), flat(slope), flat(moment)..., of);
             }
             are_finite = are_finite && is_finite;
         },
@@ -154,7 +193,8 @@ void move_average(Model& average, const Model& model, double decay) {
 }
 
 // An optimizer has a member double rate, a template State of a model, and update(model, gradient, state, rate, gradient_scale), which may
-// take a RateFactor as well. A state counts its updates and lists its moments, which are models, for snapshots.
+// take a RateFactor as well. A state counts its updates and lists its moments, which are models, for snapshots; prepare(state) makes ready one whose
+// type does not say what it holds.
 
 /// AdamW (Loshchilov, Hutter 2019, alg. 2) with torch.optim.AdamW's arithmetic; of what decays see update_parameters.
 struct AdamW {
@@ -198,15 +238,24 @@ struct AdamW {
     bool update(Model& model, const Model& gradient, State<Model>& state, double step_rate,
                 double gradient_scale = 1.0, const RateFactor& factor = {}) const {
         ++state.updates;
-        const double count = static_cast<double>(state.updates);
-        const double step = step_rate / (1.0 - std::pow(beta1, count));
-        const double second_scale = 1.0 / std::sqrt(1.0 - std::pow(beta2, count));
+        const detail::AdamWFactors factors = this->factors(state.updates, step_rate, gradient_scale);
         return detail::update_parameters(
-            [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& first, const auto& second, double share, bool decays) {
-                const detail::AdamWFactors factors{beta1, beta2, eps, share * step, second_scale, gradient_scale, clip_update};
-                return detail::adamw_update<T>(parameter, slope, first, second, decays ? share * step_rate * weight_decay : 0.0, factors);
+            [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& first, const auto& second, const detail::UpdateOf& of) {
+                return update_one<T>(parameter, slope, first, second, of, step_rate, factors);
             },
             factor, model, gradient, state.first, state.second);
+    }
+
+private:
+    friend struct Muon;
+
+    detail::AdamWFactors factors(std::size_t updates, double step_rate, double gradient_scale) const;
+
+    template <class T>
+    bool update_one(const auto& parameter, const auto& slope, const auto& first, const auto& second, const detail::UpdateOf& of, double step_rate,
+                detail::AdamWFactors factors) const {
+        factors.step *= of.factor;
+        return detail::adamw_update<T>(parameter, slope, first, second, of.decays ? of.factor * step_rate * weight_decay : 0.0, factors);
     }
 };
 
@@ -230,11 +279,46 @@ struct Lion {
                 const RateFactor& factor = {}) const {
         ++state.updates;
         return detail::update_parameters(
-            [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& momentum, double share, bool decays) {
-                return detail::lion_update<T>(parameter, slope, momentum, decays ? 1.0 - share * step_rate * weight_decay : 1.0,
-                                              {beta1, beta2, share * step_rate, gradient_scale});
+            [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& momentum, const detail::UpdateOf& of) {
+                return detail::lion_update<T>(parameter, slope, momentum, of.decays ? 1.0 - of.factor * step_rate * weight_decay : 1.0,
+                                              {beta1, beta2, of.factor * step_rate, gradient_scale});
             },
             factor, model, gradient, state.momentum);
+    }
+};
+
+/// Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) for the matrices of blocks: a momentum whose singular values are all made about 1, by
+/// five steps of Newton and Schulz; AdamW for embeddings, projections, vectors and scalars. A matrix's step is 0.2 √max(rows, columns) times the rate
+/// (Liu et al. 2025, arXiv:2502.16982, section 2.2), as long as AdamW's is, so that both take one rate and one decay. torch.optim.Muon's arithmetic
+/// under adjust_lr_fn "match_rms_adamw", but in the model's precision where that one computes in bfloat16. A state is as large as AdamW's.
+struct Muon {
+    double rate = 5e-4;
+    double momentum = 0.95;
+    bool nesterov = true;
+    double beta1 = 0.9;  ///< with beta2 and eps, of AdamW
+    double beta2 = 0.98;
+    double eps = 1e-6;
+    double weight_decay = 0.2;
+
+    template <class Model>
+    using State = AdamW::State<Model>;
+
+    /// Throws Error, which names the member, where one is out of range.
+    void check() const;
+
+    /// As AdamW's.
+    template <class Model>
+    bool update(Model& model, const Model& gradient, State<Model>& state, double step_rate, double gradient_scale = 1.0,
+                const RateFactor& factor = {}) const {
+        ++state.updates;
+        const AdamW rest{.rate = rate, .beta1 = beta1, .beta2 = beta2, .eps = eps, .weight_decay = weight_decay};
+        const detail::AdamWFactors factors = rest.factors(state.updates, step_rate, gradient_scale);
+        return detail::update_parameters(
+            [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& first, const auto& second, const detail::UpdateOf& of) {
+                if (!of.of_block) return rest.update_one<T>(parameter, slope, first, second, of, step_rate, factors);
+                return detail::muon_update<T>(parameter, slope, first, *of.of_block, {momentum, 1.0 - of.factor * step_rate * weight_decay, of.factor * step_rate, gradient_scale, nesterov});
+            },
+            factor, model, gradient, state.first, state.second);
     }
 };
 
@@ -258,8 +342,8 @@ struct Sgd {
                 const RateFactor& factor = {}) const {
         ++state.updates;
         return detail::update_parameters(
-            [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& moment, double share, bool decays) {
-                return detail::sgd_update<T>(parameter, slope, moment, {momentum, decays ? weight_decay : 0.0, share * step_rate, gradient_scale, nesterov});
+            [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& moment, const detail::UpdateOf& of) {
+                return detail::sgd_update<T>(parameter, slope, moment, {momentum, of.decays ? weight_decay : 0.0, of.factor * step_rate, gradient_scale, nesterov});
             },
             factor, model, gradient, state.momentum);
     }

@@ -6,12 +6,15 @@
 #include <cmath>
 #include <cstddef>
 #include <limits>
+#include <string_view>
+#include <utility>
 
 #include <tandem/core/error.hpp>
 #include <tandem/core/parallel.hpp>
 #include <tandem/core/to_text.hpp>
 #include <tandem/tensor/evaluate.hpp>
 #include <tandem/tensor/functions.hpp>
+#include <tandem/tensor/matmul.hpp>
 #include <tandem/tensor/reduce.hpp>
 #include <tandem/train/optimizer.hpp>
 
@@ -93,6 +96,56 @@ bool sgd_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat
     });
 }
 
+/// A matrix with the same singular vectors, whose singular values are about 1 (between 0.7 and 1.2): five steps of an odd polynomial of degree 5,
+/// whose coefficients are Jordan's, as torch.optim.Muon has them. `x` has no more rows than columns.
+template <Real T>
+Tensor<T, Shape<dynamic, dynamic>> orthogonalized(Tensor<T, Shape<dynamic, dynamic>> x) {
+    constexpr double a = 3.4445, b = -4.775, c = 2.0315, least_norm = 1e-7;
+    assign(x, x * (1.0 / std::max(std::sqrt(static_cast<double>(evaluate(sum(square(x))).item())), least_norm)));
+    Tensor<T, Shape<dynamic, dynamic>> gram(x.extent(0), x.extent(0)), polynomial(x.extent(0), x.extent(0)), next(x.extent(0), x.extent(1));
+    for (int i = 0; i < 5; ++i) {
+        assign(gram, matmul(x, transpose(x)));
+        assign(polynomial, b * gram + c * matmul(gram, gram));
+        assign(next, a * x + matmul(polynomial, x));
+        std::swap(x, next);
+    }
+    return x;
+}
+
+template <Real T>
+bool muon_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& momentum, const MatrixOrder& order, const MuonFactors& factors) {
+    const auto scaled = factors.gradient_scale * slope;
+    assign(momentum, momentum + (1.0 - factors.momentum) * (scaled - momentum));
+    // Products of whole matrices read rows; of those in panels, what is no element stays out.
+    const bool is_tall = order.rows > order.columns;
+    Tensor<T, Shape<dynamic, dynamic>> direction(std::min(order.rows, order.columns), std::max(order.rows, order.columns));
+    const auto for_each_element = [&](const auto& visit) {
+        parallel_for(order.rows, 16, [&](std::size_t begin, std::size_t end) {
+            for (std::size_t i = begin; i < end; ++i) {
+                for (std::size_t j = 0; j < order.columns; ++j) visit(order.position(i, j), is_tall ? direction(j, i) : direction(i, j));
+            }
+        });
+    };
+    const auto share = static_cast<T>(factors.momentum), scale = static_cast<T>(factors.gradient_scale);
+    for_each_element([&](std::size_t k, T& to) {
+        const T mean = momentum(k), here = scale * slope(k);
+        to = factors.nesterov ? here + share * (mean - here) : mean;
+    });
+    direction = orthogonalized(std::move(direction));
+    const auto keep = static_cast<T>(factors.keep), step = static_cast<T>(0.2 * std::sqrt(static_cast<double>(direction.extent(1))) * factors.step);
+    for_each_element([&](std::size_t k, const T& by) { parameter(k) = keep * parameter(k) - step * by; });
+    return all_finite<T>(parameter);
+}
+
+TANDEM_INLINE bool is_numbered(std::string_view name) {
+    while (!name.empty()) {
+        const std::size_t end = std::min(name.find('.'), name.size());
+        if (end > 0 && name.substr(0, end).find_first_not_of("0123456789") == std::string_view::npos) return true;
+        name.remove_prefix(std::min(end + 1, name.size()));
+    }
+    return false;
+}
+
 template <Real T>
 void move_average(const Flat<T>& average, const Flat<const T>& parameter, double decay) {
     assign(average, decay * average + (1.0 - decay) * parameter);
@@ -115,6 +168,7 @@ template bool adamw_update<float>(const Flat<float>&, const Flat<const float>&, 
                                   double, const AdamWFactors&);
 template bool lion_update<float>(const Flat<float>&, const Flat<const float>&, const Flat<float>&, double, const LionFactors&);
 template bool sgd_update<float>(const Flat<float>&, const Flat<const float>&, const Flat<float>&, const SgdFactors&);
+template bool muon_update<float>(const Flat<float>&, const Flat<const float>&, const Flat<float>&, const MatrixOrder&, const MuonFactors&);
 template void move_average<float>(const Flat<float>&, const Flat<const float>&, double);
 template bool move_mean<float>(const Flat<float>&, const Flat<const float>&, double);
 template bool all_finite<double>(const Flat<const double>&);
@@ -123,6 +177,7 @@ template bool adamw_update<double>(const Flat<double>&, const Flat<const double>
                                    const Flat<double>&, double, const AdamWFactors&);
 template bool lion_update<double>(const Flat<double>&, const Flat<const double>&, const Flat<double>&, double, const LionFactors&);
 template bool sgd_update<double>(const Flat<double>&, const Flat<const double>&, const Flat<double>&, const SgdFactors&);
+template bool muon_update<double>(const Flat<double>&, const Flat<const double>&, const Flat<double>&, const MatrixOrder&, const MuonFactors&);
 template void move_average<double>(const Flat<double>&, const Flat<const double>&, double);
 template bool move_mean<double>(const Flat<double>&, const Flat<const double>&, double);
 #endif
@@ -140,6 +195,10 @@ namespace detail {
     check_option(value > 0 && std::isfinite(value), option, "a finite number above 0", value);
 }
 
+[[gnu::cold]] TANDEM_INLINE void check_eps(const char* option, double value) {
+    check_option(value >= std::numeric_limits<float>::min() && std::isfinite(value), option, "a finite number, 1.2e-38 or above", value);
+}
+
 [[gnu::cold]] TANDEM_INLINE void check_weight_decay(const char* option, double value) {
     check_option(value >= 0 && std::isfinite(value), option, "a finite number, 0 or above", value);
 }
@@ -150,8 +209,13 @@ namespace detail {
     detail::check_rate("AdamW.rate", rate);
     detail::check_decay("AdamW.beta1", beta1);
     detail::check_decay("AdamW.beta2", beta2);
-    detail::check_option(eps >= std::numeric_limits<float>::min() && std::isfinite(eps), "AdamW.eps", "a finite number, 1.2e-38 or above", eps);
+    detail::check_eps("AdamW.eps", eps);
     detail::check_weight_decay("AdamW.weight_decay", weight_decay);
+}
+
+TANDEM_INLINE detail::AdamWFactors AdamW::factors(std::size_t updates, double step_rate, double gradient_scale) const {
+    const double count = static_cast<double>(updates);
+    return {beta1, beta2, eps, step_rate / (1.0 - std::pow(beta1, count)), 1.0 / std::sqrt(1.0 - std::pow(beta2, count)), gradient_scale, clip_update};
 }
 
 [[gnu::cold]] TANDEM_INLINE void Lion::check() const {
@@ -159,6 +223,15 @@ namespace detail {
     detail::check_decay("Lion.beta1", beta1);
     detail::check_decay("Lion.beta2", beta2);
     detail::check_weight_decay("Lion.weight_decay", weight_decay);
+}
+
+[[gnu::cold]] TANDEM_INLINE void Muon::check() const {
+    detail::check_rate("Muon.rate", rate);
+    detail::check_decay("Muon.momentum", momentum);
+    detail::check_decay("Muon.beta1", beta1);
+    detail::check_decay("Muon.beta2", beta2);
+    detail::check_eps("Muon.eps", eps);
+    detail::check_weight_decay("Muon.weight_decay", weight_decay);
 }
 
 [[gnu::cold]] TANDEM_INLINE void Sgd::check() const {

@@ -48,7 +48,8 @@
 namespace tandem::inline TANDEM_ABI {
 
 /// What a Trainer trains on: pairs by number. fetch writes pair `index` as a preprocessed image [3, size, size] and ids
-/// [context], drawing whatever is random from `random` alone; it is called from several threads at once.
+/// [context], drawing whatever is random from `random` alone; it is called from several threads at once. One that has epoch_size() and draws(epoch), as
+/// Dataset has, decides how often an epoch has each pair.
 template <class Data>
 concept PairSource = detail::HasSize<Data> && detail::Fetches<Data>;
 
@@ -67,7 +68,7 @@ template <class Type>
 /// for each pair.
 struct Epoch {
     Epoch() = default;
-    Epoch(std::size_t epoch, std::size_t size, Seed run);
+    Epoch(std::size_t epoch, std::vector<std::size_t> draws, Seed run);
 
     bool is(std::size_t epoch, std::size_t size) const { return number == epoch && order.size() == size; }
 
@@ -75,6 +76,26 @@ struct Epoch {
     std::vector<std::size_t> order;
     Seed seed{};
 };
+
+/// How many pairs an epoch has, and which: each once, or as the source has it.
+template <class Data>
+std::size_t epoch_size(const Data& data) {
+    if constexpr (requires { data.epoch_size(); }) {
+        return data.epoch_size();
+    } else {
+        return data.size();
+    }
+}
+template <class Data>
+std::vector<std::size_t> draws_of(const Data& data, std::size_t epoch) {
+    if constexpr (requires { data.draws(epoch); }) {
+        return data.draws(epoch);
+    } else {
+        std::vector<std::size_t> draws(data.size());
+        std::iota(draws.begin(), draws.end(), std::size_t{0});
+        return draws;
+    }
+}
 
 }  // namespace detail
 
@@ -93,6 +114,7 @@ struct StepReport {
     double rate = 0;           ///< what the optimizer took: 0 where the step was skipped
     double gradient_norm = 0;  ///< before clipping
     double samples_per_second = 0, waiting = 0;  ///< since the report before: the second is the share of time that data were waited for
+    double ceiling_share = 0;                    ///< of TrainerOptions.ceiling
     double seconds = 0, seconds_left = 0;        ///< of training
 };
 
@@ -120,6 +142,7 @@ struct TrainerOptions {
     std::size_t snapshot_every = 200;  ///< steps; beside that, before the first step, and after the last one
     std::size_t report_every = 20;     ///< steps
     std::ostream* log = &std::clog;    ///< progress lines; nullptr: none
+    double ceiling = 0;                ///< pairs a second that the CPUs' arithmetic allows, of which reports say the share; 0: unknown
     std::size_t evaluate_every = 0;    ///< steps between calls of the evaluation hook; 0: never
     /// Towers that stay as they are: open_clip's --lock-image and --lock-text. They embed as in inference, BatchNorm by its running means,
     /// and cost no backward pass.
@@ -258,12 +281,12 @@ private:
         fill_normal(images, random, 1.0 / std::sqrt(static_cast<double>(embedding)));
         fill_normal(texts, random, 1.0 / std::sqrt(static_cast<double>(embedding)));
         scale.fill(10), bias.fill(-5);
-        const auto value = [&] {
+        const auto value = [&](const L& loss) {
             const auto image = as_expression(images), caption = as_expression(texts);
             const auto factor = as_expression(scale);
             if constexpr (Model::architecture.logit_bias) {
                 const auto offset = as_expression(std::as_const(bias));
-                const auto expression = call_loss(loss_, image, caption, factor, offset);
+                const auto expression = call_loss(loss, image, caption, factor, offset);
                 if constexpr (std::invocable<const L&, decltype(image), decltype(caption), decltype(factor),
                                              decltype(offset)>) {
                     return value_and_gradient(expression, images, texts, scale, std::as_const(bias)).value;
@@ -271,10 +294,26 @@ private:
                     return value_and_gradient(expression, images, texts, scale).value;
                 }
             } else {
-                return value_and_gradient(loss_(image, caption, factor), images, texts, scale).value;
+                return value_and_gradient(loss(image, caption, factor), images, texts, scale).value;
             }
         };
-        return detail::short_type_name<L>() + " of value " + detail::number_text(static_cast<double>(value()), 6);
+        const auto text = [&](const L& loss) { return detail::short_type_name<L>() + " of value " + detail::number_text(static_cast<double>(value(loss)), 6); };
+        if constexpr (sees_batch<L>) {
+            // Of captions, the first and the last are the same.
+            Batch batch;
+            batch.images.resize(count);
+            batch.ids.resize(count);
+            fill_normal(batch.images, random, 1.0);
+            for (std::size_t i = 0; i < count; ++i) batch.ids[i].elements().back() = static_cast<Id>(1 + i % (count - 1));
+            L loss = loss_;
+            detail::for_each_seeing(loss, [&](auto& seeing) {
+                seeing.see(0, count, std::as_const(batch.images), std::as_const(batch.ids));
+                seeing.seen(nullptr);
+            });
+            return text(loss);
+        } else {
+            return text(loss_);
+        }
     }
 
     /// What the schedule is: its name, and its factors at 17 points.
@@ -318,19 +357,26 @@ private:
         add("precision", detail::short_type_name<typename Model::element>());
         add("TANDEM_ISA", std::string(name_of(kernels::active_isa())));
         options_.add_to(found);
-        add("optimizer", detail::short_type_name<Optimizer>());
         add("schedule", schedule_text());
         add("loss", loss_text());
-        number("rate", optimizer_.rate);
-        if constexpr (requires { optimizer_.beta1; }) number("beta1", optimizer_.beta1);
-        if constexpr (requires { optimizer_.beta2; }) number("beta2", optimizer_.beta2);
-        if constexpr (requires { optimizer_.eps; }) number("eps", optimizer_.eps);
-        if constexpr (requires { optimizer_.clip_update; }) {
-            if (optimizer_.clip_update) add("clip_update", "yes");
+        const auto add_optimizer = [&]<class Chosen>(const Chosen& optimizer) {
+            add("optimizer", detail::short_type_name<Chosen>());
+            number("rate", optimizer.rate);
+            if constexpr (requires { optimizer.beta1; }) number("beta1", optimizer.beta1);
+            if constexpr (requires { optimizer.beta2; }) number("beta2", optimizer.beta2);
+            if constexpr (requires { optimizer.eps; }) number("eps", optimizer.eps);
+            if constexpr (requires { optimizer.clip_update; }) {
+                if (optimizer.clip_update) add("clip_update", "yes");
+            }
+            if constexpr (requires { optimizer.momentum; }) number("momentum", optimizer.momentum);
+            if constexpr (requires { optimizer.nesterov; }) add("nesterov", optimizer.nesterov ? "yes" : "no");
+            if constexpr (requires { optimizer.weight_decay; }) number("weight_decay", optimizer.weight_decay);
+        };
+        if constexpr (requires { optimizer_.chosen(); }) {
+            std::visit(add_optimizer, optimizer_.chosen());
+        } else {
+            add_optimizer(optimizer_);
         }
-        if constexpr (requires { optimizer_.momentum; }) number("momentum", optimizer_.momentum);
-        if constexpr (requires { optimizer_.nesterov; }) add("nesterov", optimizer_.nesterov ? "yes" : "no");
-        if constexpr (requires { optimizer_.weight_decay; }) number("weight_decay", optimizer_.weight_decay);
         if (factor_) add("rate factors", factors_text());
         if constexpr (FingerprintedSource<Data>) {
             for (const auto& [name, value] : std::map<std::string, std::string>(data.fingerprint()))
@@ -363,7 +409,7 @@ private:
     template <PairSource Data>
     RunState run(const Data& data) {
         factor_ = options_.whole_rate_factor();
-        check(data.size());
+        check(detail::epoch_size(data));
         parts_ = options_.parts();
         if (!options_.is_first_rank()) options_.log = nullptr;
         if (factor_) factors_text();
@@ -374,11 +420,12 @@ private:
         work_.ranks = parts_.ranks;
         average_.reset();
         if (options_.average_decay > 0) average_ = model_;
-        const std::size_t batches = data.size() / options_.batch;
+        const std::size_t batches = detail::epoch_size(data) / options_.batch;
         const std::size_t last = options_.epochs > 0 ? options_.epochs * batches : options_.steps;
         run_ = {};
         run_.seed = options_.seed.value;
         state_.reset();
+        if constexpr (requires { optimizer_.prepare(state_); }) optimizer_.prepare(state_);
         // Ranks stop together: they have told each other behind their last step.
         is_stopped_ = is_stop_asked();
         const auto is_stopped = [&] { return parts_.ranks == nullptr ? is_stop_asked() : is_stopped_; };
@@ -436,6 +483,7 @@ private:
         report.logit_scale = std::exp(static_cast<double>(std::as_const(model_).logit_scale()));
         report.samples_per_second = samples_per_second;
         report.waiting = std::min(1.0, waited_ / passed);
+        if (options_.ceiling > 0) report.ceiling_share = samples_per_second / options_.ceiling;
         report.seconds = run_.seconds;
         report.seconds_left = options_.seconds > 0 ? std::max(0.0, options_.seconds - run_.seconds)
                                                    : run_.seconds / static_cast<double>(run_.step) * static_cast<double>(last - run_.step);
@@ -514,9 +562,9 @@ private:
     template <class Data>
     std::future<Batch> prefetch(const Data& data, std::size_t step, std::size_t part) {
         return std::async(std::launch::async, [this, &data, step, part] {
-            const std::size_t batches = data.size() / options_.batch;
-            if (const std::size_t epoch = step / batches; !epoch_.is(epoch, data.size())) {
-                epoch_ = detail::Epoch(epoch, data.size(), options_.seed);
+            const std::size_t size = detail::epoch_size(data), batches = size / options_.batch;
+            if (const std::size_t epoch = step / batches; !epoch_.is(epoch, size)) {
+                epoch_ = detail::Epoch(epoch, detail::draws_of(data, epoch), options_.seed);
             }
             const std::size_t first = part * parts_.part, count = std::min(parts_.part, options_.batch - first);
             Batch batch;
@@ -526,9 +574,9 @@ private:
             parallel_for(count, 4, [&](std::size_t begin, std::size_t end) {
                 std::vector<float> image(pixels);
                 for (std::size_t i = begin; i < end; ++i) {
-                    const std::size_t index = epoch_.order[step % batches * options_.batch + first + i];
-                    Random random(epoch_.seed, index);
-                    data.fetch(index, random, image, batch.ids[i].elements());
+                    const std::size_t draw = epoch_.order[step % batches * options_.batch + first + i];
+                    Random random(epoch_.seed, draw);
+                    data.fetch(draw % data.size(), random, image, batch.ids[i].elements());
                     std::copy(image.begin(), image.end(), batch.images.data() + i * pixels);
                 }
             });

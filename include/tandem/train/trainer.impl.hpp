@@ -7,10 +7,11 @@
 #include <cstddef>
 #include <cstdio>
 #include <limits>
-#include <numeric>
 #include <ostream>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <vector>
 
 #include <tandem/core/error.hpp>
 #include <tandem/core/random.hpp>
@@ -32,8 +33,7 @@ namespace detail {
     return std::string(name.substr(name.rfind(':') + 1));
 }
 
-TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::size_t size, Seed run) : number(epoch), order(size) {
-    std::iota(order.begin(), order.end(), std::size_t{0});
+TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::vector<std::size_t> draws, Seed run) : number(epoch), order(std::move(draws)) {
     Random shuffler(run, epoch);
     shuffle(order, shuffler);
     seed = Seed{shuffler.state()};
@@ -115,8 +115,10 @@ TANDEM_INLINE void TrainerOptions::report(const StepReport& report) const {
     const int rest = static_cast<int>(std::clamp(report.seconds_left, 0.0, 1e9));
     std::array<char, 240> line;
     const std::string total = report.steps > 0 ? "/" + std::to_string(report.steps) : "";
-    std::snprintf(line.data(), line.size(), "step %zu%s  loss %.4f  logit scale %.2f  rate %.3g  %.0f samples/s  data %.0f %%  %d:%02d left\n",
-                  report.step, total.c_str(), report.loss, report.logit_scale, report.rate, report.samples_per_second,
+    std::array<char, 40> of_ceiling{};
+    if (ceiling > 0) std::snprintf(of_ceiling.data(), of_ceiling.size(), " (%.0f %% of the ceiling)", 100 * report.ceiling_share);
+    std::snprintf(line.data(), line.size(), "step %zu%s  loss %.4f  logit scale %.2f  rate %.3g  %.0f samples/s%s  data %.0f %%  %d:%02d left\n",
+                  report.step, total.c_str(), report.loss, report.logit_scale, report.rate, report.samples_per_second, of_ceiling.data(),
                   100 * report.waiting, rest / 60, rest % 60);
     *log << line.data() << std::flush;
 }
