@@ -7,7 +7,7 @@ The pictures are Tux Paint's stamps (tuxpaint-stamps-default: photographs and dr
 (fonts-noto-color-emoji has them as bitmaps, unicode-cldr-core their names and keywords). --clipart is what openclipart.py writes. A fifth of all
 pictures, by a hash of the name, is held out, as in the quickstart. Into DIR go
 
-pictures/                  the emoji, and links to the installed stamps and clip art
+pictures/                  all of them, at most 96 pixels long: a training run decodes each picture again and again
 clipart/captions.tsv       clip art with its English captions, without what is held out
 english/captions.tsv       stamps and emoji with English captions alone, likewise
 languages/captions.tsv     the same with the captions of all languages
@@ -17,13 +17,17 @@ A stamp's language is named as Tux Paint names it; CLDR's names of the same lang
 """
 
 import argparse
+import io
+import multiprocessing
 import re
 import sys
+import warnings
 import xml.etree.ElementTree as ElementTree
 import zlib
 from pathlib import Path
 
 from fontTools.ttLib import TTFont
+from PIL import Image
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
@@ -33,6 +37,7 @@ CLIPART = Path("/usr/share/openclipart/png")
 CLDR = {"nb": "no", "pt": "pt_PT", "pt_BR": "pt", "sr@latin": "sr_Latn", "zh_CN": "zh", "zh_TW": "zh_Hant"}
 VARIANTS = {"en_GB", "en_AU", "en_CA", "en_ZA", "ca@valencia"}
 LEAST_HELD_OUT = 200
+SIDE = 96
 
 
 def held_out(name: str) -> bool:
@@ -62,9 +67,26 @@ def emoji_of_font() -> dict[str, bytes]:
     return {chr(point): strike[name].imageData for point, name in sorted(names.items()) if name in strike and point > 0xFF}
 
 
-def emoji(languages: set[str], folder: Path) -> dict[str, dict[str, list[str]]]:
-    """Writes emoji to the folder; their names, twice as often as their keywords, by language."""
-    pictures = emoji_of_font()
+def shrink(job: tuple[bytes | Path, Path]) -> str:
+    """Writes a smaller copy with its transparency, and says what is wrong with a picture that cannot be read."""
+    source, to = job
+    # Pillow warns of what is half as large as it refuses.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as picture:
+            small = picture.convert("RGBA")
+            small.thumbnail((SIDE, SIDE))
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        return f"{to.name}: {error}"
+    to.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = to.with_suffix(".tmp")
+    small.save(unfinished, "png")
+    unfinished.rename(to)
+    return ""
+
+
+def emoji(languages: set[str], pictures: dict[str, bytes]) -> dict[str, dict[str, list[str]]]:
+    """Their names, twice as often as their keywords, by language."""
     found: dict[str, dict[str, list[str]]] = {}
     for language in sorted(languages):
         file = ANNOTATIONS / f"{CLDR.get(language, language)}.xml"
@@ -79,10 +101,6 @@ def emoji(languages: set[str], folder: Path) -> dict[str, dict[str, list[str]]]:
             keywords = ", ".join(part.strip() for part in text.get("keywords", "").split("|") if part.strip())
             name = f"emoji/{ord(character):x}.png"
             found.setdefault(name, {})[language] = [text["name"], text["name"], *([keywords] if keywords else [])]
-    folder.mkdir(parents=True, exist_ok=True)
-    for character, png in pictures.items():
-        if f"emoji/{ord(character):x}.png" in found:
-            (folder / f"{ord(character):x}.png").write_bytes(png)
     # Without an English name it is in no stage's captions.
     return {name: captions for name, captions in found.items() if "en" in captions}
 
@@ -108,15 +126,24 @@ def main() -> int:
     out = options.out.resolve()
     pictures = out / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
-    link(pictures / "stamps", STAMPS)
-    link(pictures / "clipart", CLIPART)
     captions = stamps()
-    drawn = len(captions)
-    captions |= emoji({language for of_one in captions.values() for language in of_one}, pictures / "emoji")
-    kept = {name: texts for name, texts in captions.items() if not held_out(str(Path(name).with_suffix("")))}
-
+    drawn, glyphs = len(captions), emoji_of_font()
+    captions |= emoji({language for of_one in captions.values() for language in of_one}, glyphs)
     lines = [line.split("\t", 1) for line in options.clipart.read_text("utf-8").splitlines()]
     clipart = [("clipart/" + path, caption) for path, caption in lines if not held_out(str(Path(path).with_suffix("")))]
+
+    jobs: dict[str, bytes | Path] = {name: STAMPS.parent / name if name.startswith("stamps/") else glyphs[chr(int(Path(name).stem, 16))] for name in captions}
+    jobs |= {name: CLIPART / name.removeprefix("clipart/") for name, _ in clipart}
+    missing = [(source, pictures / name) for name, source in jobs.items() if not (pictures / name).is_file()]
+    with multiprocessing.Pool() as pool:
+        faults = [fault for fault in pool.imap_unordered(shrink, missing, chunksize=16) if fault]
+    for fault in faults:
+        print(f"left out: {fault}", file=sys.stderr)
+    there = {name for name in jobs if (pictures / name).is_file()}
+    captions = {name: texts for name, texts in captions.items() if name in there}
+    clipart = [(name, caption) for name, caption in clipart if name in there]
+    kept = {name: texts for name, texts in captions.items() if not held_out(str(Path(name).with_suffix("")))}
+
     write_captions(out, "clipart", clipart)
     write_captions(out, "english", [(name, text) for name, texts in kept.items() for text in texts.get("en", [])])
     write_captions(out, "languages", [(name, text) for name, texts in kept.items() for of_one in texts.values() for text in of_one])
@@ -128,6 +155,8 @@ def main() -> int:
                 tables.setdefault(language, []).append((name, of_one[0]))
     folder = out / "held-out"
     folder.mkdir(exist_ok=True)
+    for table in folder.glob("*.tsv"):
+        table.unlink()
     written = sorted(language for language, rows in tables.items() if len(rows) >= LEAST_HELD_OUT)
     for language in written:
         rows = "".join(f'{pictures / name}\t"{re.sub(chr(34), chr(34) * 2, caption)}"\n' for name, caption in tables[language])

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Says what fine-tuning brought each language: a table on standard output, and report.html with a picture of it.
 
-    report.py --before english.tsv --after languages.tsv --out report.html
+    report.py --before english.tsv --after languages.tsv --out report.html [--names en.xml]
 
 Both tables are what recall prints: language, pairs, recall at 10 of pictures by captions, and of captions by pictures. The six languages of the
 table were named before anything was measured; the picture has all.
@@ -14,7 +14,6 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 NAMED = ("sl", "de", "es", "hi", "ja", "ru")
-NAMES = Path("/usr/share/unicode/cldr/common/main/en.xml")
 # As CLDR spells what Tux Paint spells otherwise.
 SPELLED = {"zh_CN": "zh_Hans", "zh_TW": "zh_Hant", "sr@latin": "sr_Latn"}
 
@@ -24,9 +23,11 @@ def read(path: Path) -> dict[str, tuple[int, float, float]]:
     return {language: (int(pairs), float(of_pictures), float(of_captions)) for language, pairs, of_pictures, of_captions in rows}
 
 
-def language_names() -> dict[str, str]:
+def language_names(path: Path) -> dict[str, str]:
     names: dict[str, str] = {}
-    for node in ElementTree.parse(NAMES).iter("language"):
+    if not path.is_file():
+        return names
+    for node in ElementTree.parse(path).iter("language"):
         if node.text and node.text.strip():
             names.setdefault(node.get("type", ""), node.text.strip())
     return names
@@ -40,7 +41,7 @@ def picture(rows: list[tuple[str, float, float, float]]) -> str:
     """Bars: before and after, with what chance would find."""
     height, left, width = 18, 190, 460
     most = max(after for _, _, after, _ in rows)
-    scale = width / most
+    scale = width / max(most, 1e-9)
     parts = []
     for number, (name, before, after, chance) in enumerate(rows):
         y = number * height
@@ -57,8 +58,9 @@ def main() -> int:
     parser.add_argument("--before", type=Path, required=True)
     parser.add_argument("--after", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--names", type=Path, default="/usr/share/unicode/cldr/common/main/en.xml", help="what languages are called (CLDR); without it, by their codes")
     options = parser.parse_args()
-    before, after, names = read(options.before), read(options.after), language_names()
+    before, after, names = read(options.before), read(options.after), language_names(options.names)
     if before.keys() != after.keys():
         print(f"report.py: {options.after}: expected the languages of {options.before}, found others", file=sys.stderr)
         return 1
@@ -67,6 +69,9 @@ def main() -> int:
         return names.get(SPELLED.get(language, language), language)
 
     others = [language for language in after if language != "en"]
+    if not others:
+        print(f"report.py: {options.after}: expected languages beside English, found none", file=sys.stderr)
+        return 1
     named = [("en", name("en")), *((language, name(language)) for language in NAMED if language in after)]
     lines = [("", "pairs", "picture by caption: before", "after", "caption by picture: before", "after", "chance")]
     for language, word in named:

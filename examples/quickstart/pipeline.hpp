@@ -280,7 +280,7 @@ struct Retrieval {
 };
 
 /// The optimizer and schedule of both.
-inline constexpr td::AdamW optimizer{.rate = 1.5e-3, .weight_decay = 0.1};
+inline constexpr td::Muon optimizer{.rate = 1.5e-3, .weight_decay = 0.1};
 inline constexpr td::WarmupCosine schedule{.warmup = 0.08};
 
 }  // namespace quickstart

@@ -14,8 +14,10 @@
 #include <nlohmann/json.hpp>
 
 #include <tandem/core/error.hpp>
+#include <tandem/core/file.hpp>
 #include <tandem/core/random.hpp>
 #include <tandem/data/samples.hpp>
+#include <tandem/data/shards.hpp>
 #include <tandem/files/tar.hpp>
 
 #include "../tandem/manual.hpp"
@@ -82,7 +84,9 @@ int run(const program::Arguments& given) {
         }
         std::vector<td::TarEntry> entries;
         for (const auto& [name, content] : members) entries.push_back({name, content});
-        td::write_tar(out / (padded(shard, digits) + ".tar"), entries);
+        const fs::path path = out / (padded(shard, digits) + ".tar");
+        td::write_tar(path, entries);
+        td::write_file_atomically(out / (padded(shard, digits) + ".idx"), td::shard_index(td::read_tar(td::MappedFile(path).bytes()).members));
     }
     training::report_faults(from.c_str(), faults);
     if (written == 0) throw td::Error(from, "pairs of a picture and a caption", "none");
@@ -99,7 +103,7 @@ int main(int count, char** arguments) {
                                        "PATH",
                                        "PATH --out DIR [--pairs N] [--shuffle SEED]",
                                        "PATH is a folder of pictures with captions (captions.tsv, or .txt, .caption or .json beside each) or a table. Pictures are copied as they are; "
-                                       "what begins as no picture or has no caption is left out and counted. A pair's caption is in .txt, several are in .json.",
+                                       "what begins as no picture or has no caption is left out and counted. A pair's caption is in .txt, several are in .json. Beside each shard stands an index, .idx, as DALI reads it.",
                                        {{"--out", "DIR", "where the shards go: empty, or not there yet"},
                                         {"--pairs", "N", "in a shard (default 10000)"},
                                         {"--shuffle", "SEED", "mix the pairs (default: as they are listed)"},

@@ -23,7 +23,7 @@ using program::UsageError;
 /// Options of open_clip's that are not here (open_clip_train/params.py), and what to do instead.
 const std::map<std::string, const char*, std::less<>> elsewhere{
     {"--val-num-samples", "leave it out: the pairs are counted"},
-    {"--dataset-resampled", "leave it out: every pair comes once an epoch, and runs go on within one"},
+    {"--dataset-resampled", "leave it out: every pair comes once an epoch, or as often as --train-data-upsampling-factors says, and runs go on within one"},
     {"--image-key", "leave it out: jpg, jpeg, png and webp are read"},
     {"--text-key", "leave it out: txt, caption and json are read"},
     {"--json-text-key", "name the caption \"caption\" or \"captions\" in the JSON"},
@@ -203,7 +203,7 @@ program::Command command(const std::vector<std::string>& models) {
              {"--max-image-pixels", "N", "pixels of a picture, beyond which it is left out (0: never; default 178956970, as Pillow's)"},
              {"--batch-size", "N", "pairs in a process's memory at a time (default 64)"},
              {"--accum-freq", "K", "the batch is K times as large, with the whole batch's gradients (default 1)"},
-             {"--epochs", "N", "how often every pair is seen (default 32)"},
+             {"--epochs", "N", "how often the data are gone through (default 32)"},
              {"--opt", "adamw|stableadamw|lion|muon|sgd", "the optimizer (default adamw); stableadamw takes smaller steps where gradients outgrow their second moment, muon has AdamW's rate and decay"},
              {"--lr", "RATE", "its rate (default 5e-4)"},
              {"--beta1", "NUMBER", "of AdamW, also muon's, and Lion (default 0.9)"},
@@ -225,7 +225,7 @@ program::Command command(const std::vector<std::string>& models) {
              {"--tokenizer-data", "PATH", "the pairs from whose captions one is learned (default: those of --train-data)"},
              {"--siglip", "", "SigLIP's loss, as architectures with .logit_bias have it"},
              {"--same-captions", "negatives|positives|ignored", "what pairs of a batch with the same caption are to each other (default negatives, as in open_clip)"},
-             {"--label-smoothing", "SHARE", "of a label that is spread over the batch (default 0; not with --siglip)"},
+             {"--label-smoothing", "SHARE", "of a label that is spread over the batch (default 0; beside neither --siglip nor other --same-captions)"},
              {"--distill-pretrained", "PATH", "a teacher of the zoo or a run's, whose similarities are followed beside the labels: same image size, normalisation and tokenizer"},
              {"--distill-model", "NAME", "the architecture that the teacher is expected to have"},
              {"--lock-image", "", "leave the image tower as it is"},
@@ -349,6 +349,8 @@ Settings read_settings(const Arguments& given, const std::vector<std::string>& m
     settings.same_captions = same == "positives" ? td::Repeats::positives : same == "ignored" ? td::Repeats::ignored : td::Repeats::negatives;
     settings.label_smoothing = given.share("--label-smoothing", 0);
     if (settings.siglip && settings.label_smoothing > 0) throw UsageError("--label-smoothing", "none with --siglip, whose loss has no softmax", given.get("--label-smoothing"));
+    if (settings.label_smoothing > 0 && settings.same_captions != td::Repeats::negatives)
+        throw UsageError("--label-smoothing", "none beside --same-captions " + same + ", whose labels are others", given.get("--label-smoothing"));
     settings.distill_pretrained = given.get("--distill-pretrained");
     settings.distill_model = zoo_name(given.get("--distill-model"));
     if (!settings.distill_model.empty() && settings.distill_pretrained.empty()) throw UsageError("--distill-model", "--distill-pretrained beside it", "none");

@@ -1,7 +1,12 @@
 #include "training.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <array>
 #include <initializer_list>
+#include <numeric>
+#include <thread>
 
 #include "../../benchmarks/ceiling.hpp"
 
@@ -38,10 +43,12 @@ td::AnyTokenizer find_tokenizer(const Settings& settings, const td::SampleList& 
     // Behind the first snapshot it is whole, and once the first rank has made it.
     if (!settings.is_first_rank() || (settings.resume && fs::exists(settings.snapshot()))) return td::open_tokenizer(folder);
     // A million captions tell the pairs of letters that are frequent.
-    const std::size_t step = samples.samples.size() / 1'000'000 + 1;
+    const td::SampleList other = settings.tokenizer_data.empty() ? td::SampleList{} : list_samples(settings.tokenizer_data, settings);
+    const td::SampleList& from = settings.tokenizer_data.empty() ? samples : other;
+    const std::size_t step = from.samples.size() / 1'000'000 + 1;
     std::vector<std::string> texts;
-    for (std::size_t i = 0; i < samples.samples.size(); i += step) {
-        for (std::string& caption : td::captions_of(samples, i)) texts.push_back(std::move(caption));
+    for (std::size_t i = 0; i < from.samples.size(); i += step) {
+        for (std::string& caption : td::captions_of(from, i)) texts.push_back(std::move(caption));
     }
     std::fprintf(stderr, "learning a tokenizer of %zu words from %zu captions\n", vocabulary, texts.size());
     const td::Bpe tokenizer = td::train_bpe(texts, vocabulary);
@@ -49,8 +56,19 @@ td::AnyTokenizer find_tokenizer(const Settings& settings, const td::SampleList& 
     return tokenizer;
 }
 
-double measured_gflops(bool reduced) {
-    return ceiling::gflops(reduced ? ceiling::Precision::bf16 : ceiling::Precision::f32, td::core_count());
+double measured_gflops(bool reduced, td::Ranks* ranks) {
+    const double mine = ceiling::gflops(reduced ? ceiling::Precision::bf16 : ceiling::Precision::f32, td::core_count());
+    if (ranks == nullptr) return mine;
+    // Ranks that are bound to no cores share their machine's.
+    std::array<char, 256> host{};
+    ::gethostname(host.data(), host.size() - 1);
+    const std::vector<std::string> hosts = td::gather_texts(*ranks, host.data());
+    const auto here = static_cast<double>(std::ranges::count(hosts, std::string(host.data())));
+    const double cores = static_cast<double>(td::core_count()), share = std::min(1.0, std::thread::hardware_concurrency() / here / cores);
+    std::vector<double> all(ranks->size());
+    all[ranks->rank()] = mine * share;
+    td::gather<double>(*ranks, all);
+    return std::accumulate(all.begin(), all.end(), 0.0);
 }
 
 std::size_t mean_tokens(const td::SampleList& samples, const td::AnyTokenizer& tokenizer, std::size_t context) {
@@ -59,9 +77,10 @@ std::size_t mean_tokens(const td::SampleList& samples, const td::AnyTokenizer& t
     for (std::size_t i = 0; i < samples.samples.size(); i += samples.samples.size() / 64 + 1) {
         for (const std::string& caption : td::captions_of(samples, i)) {
             tokenizer.encode(caption, ids);
-            // Behind a caption its last id comes again and again, whatever pads it.
-            const td::Id padding = ids.back();
-            tokens += static_cast<std::size_t>(ids.rend() - std::find_if(ids.rbegin(), ids.rend(), [&](td::Id id) { return id != padding; }));
+            // Whatever pads a caption, it comes again and again; one that fills the context has none.
+            const bool is_padded = context > 1 && ids[context - 1] == ids[context - 2];
+            const auto end = std::find_if(ids.rbegin(), ids.rend(), [&](td::Id id) { return !is_padded || id != ids.back(); });
+            tokens += static_cast<std::size_t>(ids.rend() - end);
             ++captions;
         }
     }
@@ -74,7 +93,7 @@ void Source::fetch(std::size_t index, td::Random& random, std::span<float> image
     td::Random words{td::Seed{7}, index};
     std::ranges::fill(ids, 0);
     ids[0] = static_cast<td::Id>(vocabulary - 2);
-    const std::size_t end = ids.size() / 2;
+    const std::size_t end = tokens(ids.size()) - 1;
     for (std::size_t i = 1; i < end; ++i) ids[i] = static_cast<td::Id>(1 + words.below(vocabulary - 3));
     ids[end] = static_cast<td::Id>(vocabulary - 1);
 }

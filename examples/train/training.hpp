@@ -37,14 +37,15 @@ inline constexpr int stopped = 3;
 /// Set by SIGTERM and SIGINT.
 inline std::atomic<bool> stop_asked = false;
 
-/// The run's tokenizer: that of --tokenizer, what lies beside --pretrained, or in the run's folder one that is learned from captions.
+/// The run's tokenizer: that of --tokenizer, what lies beside --pretrained, or in the run's folder one that is learned from captions: those of
+/// --tokenizer-data, or of `samples`.
 td::AnyTokenizer find_tokenizer(const Settings& settings, const td::SampleList& samples, std::size_t vocabulary);
 
 /// Throws UsageError where the run's folder holds another run; makes it.
 void prepare_folder(const Settings& settings);
 
-/// 10^9 operations a second of this process' cores, of products in float32 or as amp_bf16 has them; measured.
-double measured_gflops(bool reduced);
+/// 10^9 operations a second of all processes' cores, of products in float32 or as amp_bf16 has them; measured. All ranks call it.
+double measured_gflops(bool reduced, td::Ranks* ranks);
 
 /// Tokens of a caption on average, padding left out, of some of them.
 std::size_t mean_tokens(const td::SampleList& samples, const td::AnyTokenizer& tokenizer, std::size_t context);
@@ -57,6 +58,8 @@ struct Source {
     std::size_t size() const { return data != nullptr ? data->size() : count; }
     std::size_t epoch_size() const { return data != nullptr ? data->epoch_size() : count; }
     std::vector<std::size_t> draws(std::size_t epoch) const;
+    /// Tokens of a caption of noise.
+    static constexpr std::size_t tokens(std::size_t context) { return context / 2 + 1; }
     void fetch(std::size_t index, td::Random& random, std::span<float> image, std::span<td::Id> ids) const;
     std::map<std::string, std::string> fingerprint() const;
 };
@@ -93,6 +96,7 @@ public:
         }
         if (settings_.dataset_type == "synthetic") {
             if (!settings_.distill_pretrained.empty()) teacher_ = open_teacher(settings_, {recipe, config.text.context});
+            caption_tokens_ = Source::tokens(config.text.context);
             return train({.count = settings_.train_num_samples, .vocabulary = config.text.vocabulary});
         }
 
@@ -102,10 +106,9 @@ public:
             throw td::Error("--train-data", "pairs of a picture and a caption", "none in " + settings_.train_data);
         }
         // The first rank makes it, the others read it.
-        const auto find = [&] { return find_tokenizer(settings_, settings_.tokenizer_data.empty() ? training : list_samples(settings_.tokenizer_data, settings_), config.text.vocabulary); };
-        if (settings_.is_first_rank()) tokenizer_ = find();
+        if (settings_.is_first_rank()) tokenizer_ = find_tokenizer(settings_, training, config.text.vocabulary);
         settings_.meet();
-        if (!settings_.is_first_rank()) tokenizer_ = find();
+        if (!settings_.is_first_rank()) tokenizer_ = find_tokenizer(settings_, training, config.text.vocabulary);
         if (!settings_.distill_pretrained.empty()) teacher_ = open_teacher(settings_, {recipe, config.text.context, &*tokenizer_, &training});
         td::DatasetOptions options{.view = {.preprocess = recipe, .crop = settings_.crop, .flip = settings_.hflip, .jitter = settings_.jitter, .jitter_share = settings_.color_jitter_prob, .grayscale_share = settings_.gray_scale_prob}, .strict = settings_.strict};
         options.view.decode.background = recipe.background;
@@ -205,7 +208,7 @@ private:
     double pairs_per_second(const td::TrainerOptions& options) const {
         const auto cost = [](std::size_t forward, bool is_locked) { return static_cast<double>(forward) * (is_locked ? 1 : 3); };
         const double flops = cost(td::image_cost(config).executed, options.lock_image) + cost(td::text_cost(config, caption_tokens_).executed, options.lock_text);
-        return 1e9 * measured_gflops(settings_.precision == "amp_bf16") * static_cast<double>(settings_.ranks_count()) / flops;
+        return 1e9 * measured_gflops(settings_.precision == "amp_bf16", settings_.ranks) / flops;
     }
 
     td::AnyOptimizer optimizer() const {

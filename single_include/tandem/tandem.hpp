@@ -1667,6 +1667,10 @@ struct ShardSample {
 /// begins the next one (open_clip_train/data.py, group_by_keys_nothrow). Names without a key or an ending are passed over.
 std::vector<ShardSample> group_samples(std::span<const TarMember> members);
 
+/// Where the members of a shard stand, as NVIDIA's DALI reads it for random access (tools/wds2idx.py, version v1.2): a line of the version and the number
+/// of samples, and a line for each with ending, offset, size and name of its files. Throws Error for a name with white space, which it cannot hold.
+std::string shard_index(std::span<const TarMember> members);
+
 namespace detail {
 
 /// The text with small letters for A to Z.
@@ -3907,6 +3911,13 @@ struct PanelLayout {
     /// Where element (row, column) stands.
     std::size_t position(std::size_t row, std::size_t column, std::size_t k) const {
         return column / width * panel_size(k) + (row / group * width + column % width) * group + row % group;
+    }
+    /// visit(row, position) for all k elements of a column.
+    void for_each_row(std::size_t column, std::size_t k, const auto& visit) const {
+        std::size_t at = position(0, column, k);
+        for (std::size_t row = 0; row < k; row += group, at += width * group) {
+            for (std::size_t i = 0; i < std::min(group, k - row); ++i) visit(row + i, at + i);
+        }
     }
 };
 
@@ -6498,7 +6509,7 @@ struct SigmoidLoss : LossNode {
 
 /// What smooths the labels of a loss, as a term beside it: InfoNce{} + 0.1 * LabelSmoothing{} is InfoNCE in which a label is 1 − 0.1 for the match and
 /// 0.1 spread over all (Szegedy et al. 2016, section 7; torch.nn.CrossEntropyLoss, label_smoothing): mean log-probabilities take the place of a tenth
-/// of the match's, and what both subtract falls out of their difference.
+/// of the match's, and what both subtract falls out of their difference. For a loss of one match a row, told from all others.
 struct LabelSmoothing : LossNode {
     auto operator()(const auto& image, const auto& text, const auto& scale) const {
         const auto logits = matmul(scale * image, transpose(text));
@@ -6631,6 +6642,7 @@ public:
 
     explicit CaptionLabels(Repeats repeats) : repeats_(repeats) {}
 
+    /// See sees_batch.
     template <class Images, class Ids>
     void see(std::size_t first, std::size_t count, const Images&, const Ids& ids) {
         digests_.resize(count);
@@ -6674,7 +6686,7 @@ protected:
     /// By how much a match counts where a caption's matches count as one.
     auto shares() const { return column(shares_); }
 
-    /// Throws Error unless the embeddings are of the batch that was seen last.
+    /// Throws Error unless as many pairs were seen last.
     void check(const char* where, const auto& image) const {
         if (image.extents()[0] != numbers_.size())
             throw Error(where, "a batch whose captions it has seen, " + std::to_string(image.extents()[0]) + " pairs", std::to_string(numbers_.size()));
@@ -6746,6 +6758,7 @@ public:
 
     explicit Distillation(const Teacher& teacher) : teacher_(&teacher) {}
 
+    /// See sees_batch. Throws Error for an AnyClip whose images or context are of another size; a Clip's are a compile-time error.
     template <class Images, class Ids>
     void see(std::size_t first, std::size_t count, const Images& images, const Ids& ids) {
         const auto keep = [&](const auto& embeddings, std::size_t items, const char* size, Embeddings& all) {
@@ -7360,6 +7373,7 @@ template <Arithmetic T>
 class PackedWeight {
 public:
     using element = Stored<T>;
+    using arithmetic = T;
 
     PackedWeight(std::size_t out, std::size_t in) : out_(out), in_(in), elements_(layout().size(in, out)) {}
 
@@ -7389,9 +7403,7 @@ public:
     /// Writes the elements row-major.
     void unpack(element* weight) const {
         parallel_for(out_, 16, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) {
-                for (std::size_t j = 0; j < in_; ++j) weight[i * in_ + j] = (*this)(i, j);
-            }
+            for (std::size_t i = begin; i < end; ++i) layout().for_each_row(i, in_, [&](std::size_t j, std::size_t at) { weight[i * in_ + j] = elements_.data()[at]; });
         });
     }
 
@@ -7429,6 +7441,7 @@ template <std::same_as<int8> T>
 class PackedWeight<T> {
 public:
     using element = float;
+    using arithmetic = T;
 
     PackedWeight(std::size_t out, std::size_t in)
         : out_(out),
@@ -12659,7 +12672,7 @@ struct RandomPairs {
 /// differences: where the library's own parts stand at 1e-7 or better, a part of your own whose backward is wrong stands
 /// at 0.01 or more. Dropouts draw the same in every pass. Every scalar takes two passes: use small sizes.
 template <auto config, class L = InfoNce>
-GradientCheck check_gradients(const L& loss = {}, Seed seed = {}) {
+GradientCheck check_gradients(L loss = {}, Seed seed = {}) {
     using Model = Clip<config, double>;
     Random random(seed);
     Model model(seed), gradient, unused;
@@ -18661,19 +18674,25 @@ struct MuonFactors {
     bool nesterov;
 };
 
-/// Where the elements of a matrix stand: in panels, or row by row.
+/// Where the elements of a matrix stand, in panels or row by row, and whether a model multiplies it in amp_bf16.
 struct MatrixOrder {
     std::size_t rows = 0, columns = 0;
     std::optional<kernels::PanelLayout> panels{};
+    bool is_reduced = false;
 
-    std::size_t position(std::size_t row, std::size_t column) const {
-        return panels ? panels->position(column, row, columns) : row * columns + column;
+    /// visit(column, position) for all elements of a row.
+    void for_each_column(std::size_t row, const auto& visit) const {
+        if (panels) return panels->for_each_row(row, columns, visit);
+        for (std::size_t column = 0; column < columns; ++column) visit(column, row * columns + column);
     }
 };
 
 /// One matrix's update by Muon.
 template <Real T>
 bool muon_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& momentum, const MatrixOrder& order, const MuonFactors& factors);
+
+/// Calls all, several at a time; whether all return true.
+bool all_true(const std::vector<std::function<bool()>>& tasks);
 
 /// average = decay · average + (1 − decay) · parameter.
 template <Real T>
@@ -18720,8 +18739,8 @@ struct UpdateOf {
     std::optional<MatrixOrder> of_block{};  ///< of a matrix of a block, one of several layers that are alike
 };
 
-/// Whether a name has a number among its parts, as those of blocks have.
-bool is_numbered(std::string_view name);
+/// Whether a name has a number among its parts, as those of blocks have, but for layers of a projection.
+bool is_of_block(std::string_view name);
 
 /// update(parameter, slope, moments..., of) for every parameter but those of factor 0, all but the last as plain
 /// vectors; whether all weights are finite. Matrices decay; vectors and scalars (biases, gains, the class token, the logit scale)
@@ -18741,9 +18760,9 @@ bool update_parameters(const Update& update, const RateFactor& factor, Model& mo
             } else {
                 UpdateOf of{share, Parameter::shape::rank >= 2};
                 if constexpr (Parameter::shape::rank == 2) {
-                    if (is_numbered(name.view())) of.of_block = MatrixOrder{parameter.extents()[0], parameter.extents()[1]};
+                    if (is_of_block(name.view())) of.of_block = MatrixOrder{parameter.extents()[0], parameter.extents()[1]};
                     if constexpr (requires { Parameter::layout(); }) {
-                        if (of.of_block) of.of_block->panels = Parameter::layout();
+                        if (of.of_block) of.of_block->panels = Parameter::layout(), of.of_block->is_reduced = std::same_as<typename Parameter::arithmetic, amp_bf16>;
                     }
                 }
                 is_finite = update(std::type_identity<T>{}, flat(parameter), flat(slope), flat(moment)..., of);
@@ -18880,7 +18899,8 @@ struct Lion {
 /// Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) for the matrices of blocks: a momentum whose singular values are all made about 1, by
 /// five steps of Newton and Schulz; AdamW for embeddings, projections, vectors and scalars. A matrix's step is 0.2 √max(rows, columns) times the rate
 /// (Liu et al. 2025, arXiv:2502.16982, section 2.2), as long as AdamW's is, so that both take one rate and one decay. torch.optim.Muon's arithmetic
-/// under adjust_lr_fn "match_rms_adamw", but in the model's precision where that one computes in bfloat16. A state is as large as AdamW's.
+/// under adjust_lr_fn "match_rms_adamw", with the model's products (bfloat16 in an amp_bf16 one) where that one's are always of bfloat16. A state is as
+/// large as AdamW's.
 struct Muon {
     double rate = 5e-4;
     double momentum = 0.95;
@@ -18903,12 +18923,17 @@ struct Muon {
         ++state.updates;
         const AdamW rest{.rate = rate, .beta1 = beta1, .beta2 = beta2, .eps = eps, .weight_decay = weight_decay};
         const detail::AdamWFactors factors = rest.factors(state.updates, step_rate, gradient_scale);
-        return detail::update_parameters(
+        // Products of one matrix are small for all cores: several matrices are updated at a time.
+        std::vector<std::function<bool()>> matrices;
+        const bool are_finite = detail::update_parameters(
             [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& first, const auto& second, const detail::UpdateOf& of) {
                 if (!of.of_block) return rest.update_one<T>(parameter, slope, first, second, of, step_rate, factors);
-                return detail::muon_update<T>(parameter, slope, first, *of.of_block, {momentum, 1.0 - of.factor * step_rate * weight_decay, of.factor * step_rate, gradient_scale, nesterov});
+                const detail::MuonFactors of_matrix{momentum, 1.0 - of.factor * step_rate * weight_decay, of.factor * step_rate, gradient_scale, nesterov};
+                matrices.push_back([=, order = *of.of_block] { return detail::muon_update<T>(parameter, slope, first, order, of_matrix); });
+                return true;
             },
             factor, model, gradient, state.first, state.second);
+        return detail::all_true(matrices) && are_finite;
     }
 };
 
@@ -18953,7 +18978,7 @@ class AnyOptimizer {
 public:
     using Chosen = std::variant<AdamW, Lion, Muon, Sgd>;
 
-    double rate;
+    const double rate;  ///< the chosen one's
 
     template <class Optimizer>
         requires std::constructible_from<Chosen, Optimizer>
@@ -18961,6 +18986,7 @@ public:
 
     const Chosen& chosen() const { return chosen_; }
 
+    /// As the chosen one's.
     void check() const {
         std::visit([](const auto& optimizer) { optimizer.check(); }, chosen_);
     }
@@ -18982,21 +19008,23 @@ public:
         }
     };
 
+    /// Makes a state ready for update(), as before the first one.
     template <class Model>
     void prepare(State<Model>& state) const {
         std::visit([&]<class Optimizer>(const Optimizer&) { state.kept.template emplace<typename Optimizer::template State<Model>>(); }, chosen_);
     }
 
-    /// As AdamW's.
+    /// As AdamW's. Throws Error for a state that was not prepared for the chosen one.
     template <class Model>
     bool update(Model& model, const Model& gradient, State<Model>& state, double step_rate, double gradient_scale = 1.0,
                 const RateFactor& factor = {}) const {
         return std::visit(
             [&]<class Optimizer>(const Optimizer& optimizer) {
-                auto& kept = std::get<typename Optimizer::template State<Model>>(state.kept);
-                kept.updates = state.updates;
-                const bool are_finite = optimizer.update(model, gradient, kept, step_rate, gradient_scale, factor);
-                state.updates = kept.updates;
+                auto* const kept = std::get_if<typename Optimizer::template State<Model>>(&state.kept);
+                if (kept == nullptr) throw Error("AnyOptimizer::update", "a state that prepare() made ready", "another");
+                kept->updates = state.updates;
+                const bool are_finite = optimizer.update(model, gradient, *kept, step_rate, gradient_scale, factor);
+                state.updates = kept->updates;
                 return are_finite;
             },
             chosen_);
@@ -19505,10 +19533,16 @@ struct Epoch {
     Seed seed{};
 };
 
+template <class Data>
+concept DrawsEpochs = requires(const Data& data) {
+    { data.epoch_size() } -> std::convertible_to<std::size_t>;
+    { data.draws(std::size_t{}) } -> std::convertible_to<std::vector<std::size_t>>;
+};
+
 /// How many pairs an epoch has, and which: each once, or as the source has it.
 template <class Data>
 std::size_t epoch_size(const Data& data) {
-    if constexpr (requires { data.epoch_size(); }) {
+    if constexpr (DrawsEpochs<Data>) {
         return data.epoch_size();
     } else {
         return data.size();
@@ -19516,8 +19550,11 @@ std::size_t epoch_size(const Data& data) {
 }
 template <class Data>
 std::vector<std::size_t> draws_of(const Data& data, std::size_t epoch) {
-    if constexpr (requires { data.draws(epoch); }) {
-        return data.draws(epoch);
+    if constexpr (DrawsEpochs<Data>) {
+        std::vector<std::size_t> draws = data.draws(epoch);
+        if (draws.size() != data.epoch_size())
+            throw Error("draws of epoch " + std::to_string(epoch), "as many as epoch_size(), " + std::to_string(data.epoch_size()), std::to_string(draws.size()));
+        return draws;
     } else {
         std::vector<std::size_t> draws(data.size());
         std::iota(draws.begin(), draws.end(), std::size_t{0});
@@ -19787,9 +19824,9 @@ private:
         options_.add_to(found);
         add("schedule", schedule_text());
         add("loss", loss_text());
+        number("rate", optimizer_.rate);
         const auto add_optimizer = [&]<class Chosen>(const Chosen& optimizer) {
             add("optimizer", detail::short_type_name<Chosen>());
-            number("rate", optimizer.rate);
             if constexpr (requires { optimizer.beta1; }) number("beta1", optimizer.beta1);
             if constexpr (requires { optimizer.beta2; }) number("beta2", optimizer.beta2);
             if constexpr (requires { optimizer.eps; }) number("eps", optimizer.eps);
@@ -20733,10 +20770,17 @@ TANDEM_INLINE SampleList join_samples(std::vector<SampleList> sources, std::span
     Digest digest;
     for (std::size_t i = 0; i < sources.size(); ++i) {
         SampleList& source = sources[i];
-        const SampleShare share{all.samples.size(), source.samples.size(), factors.empty() ? 1 : factors[i]};
-        if (!(share.factor > 0 && share.factor <= 1000)) throw Error("join_samples", "factors above 0, at most 1000", detail::to_text(share.factor));
-        if (share.pairs() == 0)
-            throw Error("join_samples", "a pair or more of each source in an epoch", "none of " + std::to_string(share.count) + " with a factor of " + detail::to_text(share.factor));
+        const double factor = factors.empty() ? 1 : factors[i];
+        if (!(factor > 0 && factor <= 1000)) throw Error("join_samples", "factors above 0, at most 1000", detail::to_text(factor));
+        // A source may have been joined itself.
+        if (source.shares.empty()) source.shares.push_back({0, source.samples.size(), 1});
+        for (const SampleShare& part : source.shares) {
+            const SampleShare share{all.samples.size() + part.first, part.count, factor * part.factor};
+            if (share.pairs() == 0)
+                throw Error("join_samples", "a pair or more of each source in an epoch", "none of " + std::to_string(share.count) + " with a factor of " + detail::to_text(share.factor));
+            digest.add(share.pairs());
+            all.shares.push_back(share);
+        }
         for (Sample& sample : source.samples) {
             sample.file += static_cast<std::uint32_t>(all.files.size());
             sample.texts += static_cast<std::uint32_t>(all.texts.size());
@@ -20748,8 +20792,6 @@ TANDEM_INLINE SampleList join_samples(std::vector<SampleList> sources, std::span
             for (const auto& [file, count] : files) all.faults[cause][file] += count;
         }
         digest.add(source.digest);
-        digest.add(share.pairs());
-        all.shares.push_back(share);
     }
     all.digest = digest.value();
     return all;
@@ -23615,6 +23657,20 @@ TANDEM_INLINE std::vector<ShardSample> group_samples(std::span<const TarMember> 
         samples.back().parts.emplace_back(std::move(ending), i);
     }
     return samples;
+}
+
+TANDEM_INLINE std::string shard_index(std::span<const TarMember> members) {
+    const std::vector<ShardSample> samples = group_samples(members);
+    std::string text = "v1.2 " + std::to_string(samples.size()) + "\n";
+    for (const ShardSample& sample : samples) {
+        for (const auto& [ending, number] : sample.parts) {
+            const TarMember& member = members[number];
+            if (member.name.find_first_of(" \t\r\n\v\f") != std::string::npos) throw Error("shard_index", "names without white space", detail::in_quotes(member.name));
+            text += member.name.substr(sample.key.size() + 1) + " " + std::to_string(member.offset) + " " + std::to_string(member.size) + " " + member.name + " ";
+        }
+        text.back() = '\n';
+    }
+    return text;
 }
 
 }  // namespace tandem::inline TANDEM_ABI
@@ -42221,17 +42277,28 @@ bool sgd_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat
     });
 }
 
-/// A matrix with the same singular vectors, whose singular values are about 1 (between 0.7 and 1.2): five steps of an odd polynomial of degree 5,
-/// whose coefficients are Jordan's, as torch.optim.Muon has them. `x` has no more rows than columns.
 template <Real T>
-Tensor<T, Shape<dynamic, dynamic>> orthogonalized(Tensor<T, Shape<dynamic, dynamic>> x) {
+using Matrix = Tensor<T, Shape<dynamic, dynamic>>;
+
+/// A matrix with the same singular vectors, whose singular values are about 1 (between 0.7 and 1.2): five steps of an odd polynomial of degree 5,
+/// X (a + b XᵀX + c (XᵀX)²), whose coefficients are Jordan's, as torch.optim.Muon has them. `x` has no fewer rows than columns. Products are A's.
+template <Arithmetic A>
+Matrix<Compute<A>> orthogonalized(Matrix<Compute<A>> x) {
     constexpr double a = 3.4445, b = -4.775, c = 2.0315, least_norm = 1e-7;
+    const std::size_t rows = x.extent(0), columns = x.extent(1);
     assign(x, x * (1.0 / std::max(std::sqrt(static_cast<double>(evaluate(sum(square(x))).item())), least_norm)));
-    Tensor<T, Shape<dynamic, dynamic>> gram(x.extent(0), x.extent(0)), polynomial(x.extent(0), x.extent(0)), next(x.extent(0), x.extent(1));
+    Matrix<Compute<A>> gram(columns, columns), polynomial(columns, columns), next(rows, columns);
+    PackedWeight<A> packed_gram(columns, columns), packed_polynomial(columns, columns);
     for (int i = 0; i < 5; ++i) {
-        assign(gram, matmul(x, transpose(x)));
-        assign(polynomial, b * gram + c * matmul(gram, gram));
-        assign(next, a * x + matmul(polynomial, x));
+        // As the gradient of a layer whose inputs are its outputs' gradients.
+        packed_gram.fill(0);
+        packed_polynomial.product_backward(rows, {x.data(), columns}, {x.data(), columns}, {nullptr, columns}, packed_gram, 0, columns);
+        packed_gram.unpack(gram.data());
+        packed_gram.product(columns, {gram.data(), columns}, {polynomial.data(), columns}, {});
+        assign(polynomial, b * gram + c * polynomial);
+        for (std::size_t j = 0; j < columns; ++j) polynomial(j, j) += static_cast<Compute<A>>(a);
+        packed_polynomial.pack(polynomial.data());
+        packed_polynomial.product(rows, {x.data(), columns}, {next.data(), columns}, {});
         std::swap(x, next);
     }
     return x;
@@ -42241,14 +42308,13 @@ template <Real T>
 bool muon_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& momentum, const MatrixOrder& order, const MuonFactors& factors) {
     const auto scaled = factors.gradient_scale * slope;
     assign(momentum, momentum + (1.0 - factors.momentum) * (scaled - momentum));
-    // Products of whole matrices read rows; of those in panels, what is no element stays out.
+    // Row by row; of panels, what is no element stays out.
     const bool is_tall = order.rows > order.columns;
-    Tensor<T, Shape<dynamic, dynamic>> direction(std::min(order.rows, order.columns), std::max(order.rows, order.columns));
+    Matrix<T> direction(std::max(order.rows, order.columns), std::min(order.rows, order.columns));
     const auto for_each_element = [&](const auto& visit) {
         parallel_for(order.rows, 16, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) {
-                for (std::size_t j = 0; j < order.columns; ++j) visit(order.position(i, j), is_tall ? direction(j, i) : direction(i, j));
-            }
+            for (std::size_t i = begin; i < end; ++i)
+                order.for_each_column(i, [&](std::size_t j, std::size_t at) { visit(at, is_tall ? direction(i, j) : direction(j, i)); });
         });
     };
     const auto share = static_cast<T>(factors.momentum), scale = static_cast<T>(factors.gradient_scale);
@@ -42256,16 +42322,33 @@ bool muon_update(const Flat<T>& parameter, const Flat<const T>& slope, const Fla
         const T mean = momentum(k), here = scale * slope(k);
         to = factors.nesterov ? here + share * (mean - here) : mean;
     });
-    direction = orthogonalized(std::move(direction));
-    const auto keep = static_cast<T>(factors.keep), step = static_cast<T>(0.2 * std::sqrt(static_cast<double>(direction.extent(1))) * factors.step);
+    if constexpr (std::same_as<T, float>) {
+        direction = order.is_reduced ? orthogonalized<amp_bf16>(std::move(direction)) : orthogonalized<float>(std::move(direction));
+    } else {
+        direction = orthogonalized<T>(std::move(direction));
+    }
+    const auto keep = static_cast<T>(factors.keep), step = static_cast<T>(0.2 * std::sqrt(static_cast<double>(direction.extent(0))) * factors.step);
     for_each_element([&](std::size_t k, const T& by) { parameter(k) = keep * parameter(k) - step * by; });
     return all_finite<T>(parameter);
 }
 
-TANDEM_INLINE bool is_numbered(std::string_view name) {
+TANDEM_INLINE bool all_true(const std::vector<std::function<bool()>>& tasks) {
+    std::atomic<bool> are_true = true;
+    parallel_for(tasks.size(), 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            if (!tasks[i]()) are_true = false;
+        }
+    });
+    return are_true;
+}
+
+TANDEM_INLINE bool is_of_block(std::string_view name) {
+    std::string_view before;
     while (!name.empty()) {
         const std::size_t end = std::min(name.find('.'), name.size());
-        if (end > 0 && name.substr(0, end).find_first_not_of("0123456789") == std::string_view::npos) return true;
+        const std::string_view part = name.substr(0, end);
+        if (!part.empty() && part.find_first_not_of("0123456789") == std::string_view::npos) return before.find("proj") == std::string_view::npos;
+        before = part;
         name.remove_prefix(std::min(end + 1, name.size()));
     }
     return false;

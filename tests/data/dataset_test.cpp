@@ -357,6 +357,11 @@ TEST_CASE("an epoch has each sample as often as its source's factor says") {
     for (std::size_t i = 0; i < 6; ++i) CHECK(seen[i] == 2);
     for (std::size_t i = 7; i < 11; ++i) CHECK(seen[i] == 5);
 
+    std::vector<td::SampleList> again;
+    again.push_back(td::join_samples(sources(), factors));
+    again.push_back(td::read_folder(folder.path() / "b"));
+    const double halves[]{2, 1};
+    CHECK(dataset(td::join_samples(std::move(again), halves)).epoch_size() == 6 + 6 + 10 + 1);
     const td::Dataset plain = dataset(td::join_samples(sources()));
     CHECK(plain.epoch_size() == 11);
     CHECK(plain.draws(5) == plain.draws(6));

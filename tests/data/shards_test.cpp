@@ -24,3 +24,11 @@ TEST_CASE("neighbours of one key are a sample, and an ending that comes again be
     CHECK(samples[4].parts.size() == 1);
     CHECK(td::group_samples({}).empty());
 }
+
+TEST_CASE("a shard's index says where the files of each sample stand") {
+    const std::vector<td::TarMember> members{{"a/01.JPG", 512, 7}, {"a/01.seg.png", 1536, 9}, {"readme", 2560, 1}, {"02.txt", 3584, 0}};
+    CHECK(td::shard_index(members) == "v1.2 2\nJPG 512 7 a/01.JPG seg.png 1536 9 a/01.seg.png\ntxt 3584 0 02.txt\n");
+    CHECK(td::shard_index({}) == "v1.2 0\n");
+    const std::vector<td::TarMember> spaced{{"a b.txt", 512, 1}};
+    CHECK_THROWS_WITH(td::shard_index(spaced), "shard_index: expected names without white space, found \"a b.txt\"");
+}

@@ -1,5 +1,5 @@
 """Writes fixtures/losses.txt: values of open_clip's and PyTorch's losses, and derivatives by the first image's first element and by the scale, a loss a
-line behind its name, of the embeddings that losses_golden_test.cpp makes likewise; float64."""
+line behind its name, of the embeddings that seeing_losses_test.cpp makes likewise; float64."""
 
 import math
 from pathlib import Path

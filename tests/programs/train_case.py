@@ -45,7 +45,7 @@ def members(numbers):
 
 
 class TrainCase(unittest.TestCase):
-    program = tandem = None
+    program = tandem = recall = None
 
     @classmethod
     def setUpClass(cls):

@@ -198,6 +198,37 @@ class Train(TrainCase):
         self.train("of-all", data="a-{000..001}.tar", epochs=1)
         self.assertEqual(words, json.loads((self.run_folder("of-all") / "tokenizer" / "vocab.json").read_text()))
 
+    def test_what_captions_find_by_language(self):
+        pictures = self.folder / "seen"
+        pictures.mkdir()
+        rows = []
+        for number in range(120, 150):
+            picture, caption = pair(number)
+            (pictures / f"{number}.png").write_bytes(picture)
+            rows.append((pictures / f"{number}.png", caption))
+        for name, shift in (("en", 0), ("sl", 7)):
+            lines = [f"{path}\t{rows[(i + shift) % len(rows)][1]}" for i, (path, _) in enumerate(rows)]
+            (self.folder / f"{name}.tsv").write_text("\n".join(["filepath\ttitle", *lines]) + "\n")
+        self.train("found", val_data="en.tsv", epochs=8)
+        before, after = self.folder / "before.tsv", self.folder / "after.tsv"
+        before.write_text("en\t30\t0.3333\t0.3333\nsl\t30\t0.2000\t0.3000\n")
+        after.write_text(self.run_command([self.recall, "logs/found", "en.tsv", "sl.tsv"]).stdout)
+        english, other = (line.split("\t") for line in after.read_text().splitlines())
+        measured = self.log("found")[-1]
+        self.assertEqual(english, ["en", "30", f"{measured['val/text_to_image_R@10']:.4f}", f"{measured['val/image_to_text_R@10']:.4f}"])
+        # Captions of other pictures find less.
+        self.assertLess(float(other[2]) + 0.2, float(english[2]))
+        self.assertIn("nothing.tsv", self.run_command([self.recall, "logs/found", "nothing.tsv"], 1).stderr)
+        self.assertIn("usage: recall", self.run_command([self.recall], 2).stderr)
+        report = Path(__file__).resolve().parents[2] / "examples" / "multilingual" / "report.py"
+        command = [sys.executable, report, "--before", before, "--after", after, "--out", "languages.html", "--names", "nowhere.xml"]
+        table = self.run_command(command).stdout
+        self.assertRegex(table, r"\nen +30 +33\.3 % +" + re.escape(f"{100 * float(english[2]):.1f} %"))
+        self.assertRegex(table, r"\nmean of 1 languages +20\.0 %")
+        self.assertIn("<svg", (self.folder / "languages.html").read_text())
+        before.write_text("en\t30\t0.3333\t0.3333\n")
+        self.assertIn("expected the languages of", self.run_command(command, 1).stderr)
+
     def test_shards_are_made_of_folders_and_tables(self):
         maker, loose = str(Path(self.program).with_name("make_shards")), self.folder / "many"
         loose.mkdir()
@@ -221,6 +252,13 @@ class Train(TrainCase):
         self.assertEqual(json.loads(found["000000000.json"]), {"captions": [pair(0)[1]] * 2})
         self.assertEqual(len(found), 14)
         self.assertIn("--out: expected a folder that is empty", self.run_command([maker, "many", "--out", "made"], 2).stderr)
+        for shard in sorted((self.folder / "made").glob("*.tar")):
+            version, *samples = shard.with_suffix(".idx").read_text().splitlines()
+            self.assertEqual(version, f"v1.2 {len(samples)}")
+            with tarfile.open(shard) as archive:
+                places = [(name.split(".", 1)[1], str(entry.offset_data), str(entry.size), name) for name, entry in ((entry.name, entry) for entry in archive)]
+            words = " ".join(samples).split(" ")
+            self.assertEqual(list(zip(*[iter(words)] * 4, strict=True)), places)
         self.train("of-made", data="made/{000000..000002}.tar", batch_size=7)
         mixed = [self.run_command([maker, "many", "--out", f"mixed{i}", "--shuffle", "3"]) and (self.folder / f"mixed{i}" / "000000.tar").read_bytes() for i in range(2)]
         self.assertEqual(mixed[0], mixed[1])
@@ -268,11 +306,12 @@ class Train(TrainCase):
     def test_distils_and_knows_captions_that_repeat(self):
         self.train("teacher")
         taught = {"distill_pretrained": "logs/teacher", "distill_model": "quickstart", "tokenizer": "logs/teacher", "same_captions": "ignored",
-                  "label_smoothing": 0.1, "opt": "muon", "log_every_n_steps": 1}  # fmt: skip
+                  "opt": "muon", "log_every_n_steps": 1}  # fmt: skip
         self.train("student", **taught)
         losses = [line["train/loss"] for line in self.log("student") if "train/loss" in line]
         self.assertEqual(len(losses), 18)
         self.assertLess(losses[-1], losses[0] - 1)
+        self.train("smoothed", label_smoothing=0.1)
         self.assertIn("% of the ceiling", self.train("student-again", **taught).stderr)
         self.assertEqual(self.weights("student-again"), self.weights("student"))
         # The whole loss and the teacher's weights belong to what a run depends on.
@@ -316,6 +355,7 @@ class Train(TrainCase):
             (["--workers", "8"], "--workers: open_clip has it, this program not: leave it out"),
             (["--torchcompile"], "--torchcompile: open_clip has it, this program not"),
             (["--distill-model", "ViT-B-32"], "--distill-model: expected --distill-pretrained beside it, found none"),
+            (["--label-smoothing", "0.1", "--same-captions", "positives"], "--label-smoothing: expected none beside --same-captions positives, whose labels are others, found 0.1"),
             (["--siglip", "--label-smoothing", "0.1"], "--label-smoothing: expected none with --siglip"),
             (["--train-data-upsampling-factors", "1::0"], "--train-data-upsampling-factors: expected numbers above 0, at most 1000, with :: between them, found 1::0"),
             (["--train-data-upsampling-factors", "1::2"], "--train-data-upsampling-factors: expected a factor for each of the 1 sources in --train-data, found 2"),
@@ -355,9 +395,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--program", required=True)
     parser.add_argument("--tandem")
+    parser.add_argument("--recall")
     parser.add_argument("--kills", type=int, default=Train.kills, help="how many in the test of kills, at least")
     options, rest = parser.parse_known_args()
     Train.program = str(Path(options.program).resolve())
     Train.kills = options.kills
     Train.tandem = options.tandem and str(Path(options.tandem).resolve())
+    Train.recall = options.recall and str(Path(options.recall).resolve())
     unittest.main(argv=[sys.argv[0], *rest], verbosity=2)

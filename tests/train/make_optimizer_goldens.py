@@ -1,6 +1,5 @@
 """Writes fixtures/optimizers.txt: the losses of twenty steps of PyTorch's and timm's optimizers, one a line behind its name, of the quadratic that
-optimizer_test.cpp has as well, in float64. Matrices decay, and so does torch.optim.Muon's orthogonalisation run in float64, where it is written for
-bfloat16."""
+optimizer_test.cpp has as well, in float64: torch.optim.Muon's products too, which it rounds to bfloat16. Matrices decay."""
 
 import math
 from pathlib import Path

@@ -1,9 +1,10 @@
 // Losses that see batches, in training: in parts, over ranks, and from a snapshot.
 #include <catch2/catch.hpp>
 
+#include <atomic>
 #include <cmath>
 #include <cstddef>
-#include <filesystem>
+#include <span>
 #include <vector>
 
 #include <tandem/losses/captions.hpp>
@@ -20,11 +21,16 @@ using Catch::Matchers::Contains;
 
 namespace {
 
-/// Eight captions, each of three images.
+/// Eight captions, each of three images. Whoever has fetched `stop_at` of them asks for the run's end.
 struct Repeating : toy::Pairs {
+    std::size_t stop_at = 0;
+    std::atomic<bool>* stop = nullptr;
+    mutable std::atomic<std::size_t> fetched = 0;
+
     void fetch(std::size_t index, td::Random& random, std::span<float> image, std::span<td::Id> ids) const {
         toy::Pairs::fetch(index, random, image, ids);
-        ids[1] = 4, ids[2] = static_cast<td::Id>(8 + index % 2);
+        ids[1] = 4, ids[2] = static_cast<td::Id>(8 + index / 4 % 2);
+        if (++fetched == stop_at) *stop = true;
     }
 };
 
@@ -37,10 +43,13 @@ struct Run {
     std::vector<float> losses;
 };
 
-Run train(const toy::Model& teacher, td::TrainerOptions options, td::Repeats repeats = td::Repeats::positives) {
+Run train(const toy::Model& teacher, td::TrainerOptions options, td::Repeats repeats = td::Repeats::positives, std::size_t stop_at = 0) {
+    std::atomic<bool> stop = false;
+    Repeating pairs;
+    if (stop_at > 0) pairs.stop_at = stop_at, pairs.stop = &stop, options.stop = &stop;
     options.batch = 12, options.steps = 8, options.log = nullptr;
     toy::Model model{td::Seed{5}};
-    const td::RunState state = td::Trainer{model, td::AdamW{.rate = 3e-3}, td::WarmupCosine{.warmup = 0.1}, loss_with(teacher, repeats), options}.fit(Repeating{});
+    const td::RunState state = td::Trainer{model, td::AdamW{.rate = 3e-3}, td::WarmupCosine{.warmup = 0.1}, loss_with(teacher, repeats), options}.fit(pairs);
     return {toy::bytes_of(model), state.losses};
 }
 
@@ -68,12 +77,13 @@ TEST_CASE("ranks see each other's captions and embeddings") {
     }
 }
 
-TEST_CASE("a run does not go on with another teacher, or other matches") {
+TEST_CASE("a run goes on where it was stopped, and not with another teacher or other matches") {
     const TemporaryFolder folder;
     const toy::Model teacher{td::Seed{7}}, other{td::Seed{8}};
     const td::TrainerOptions options{.snapshot = folder / "run.safetensors"};
-    const Run run = train(teacher, options);
-    CHECK(train(teacher, options).weights == run.weights);
+    const std::size_t stopped = train(teacher, options, td::Repeats::positives, 40).losses.size();
+    CHECK((stopped > 0 && stopped < 8));
+    CHECK(train(teacher, options).weights == train(teacher, {}).weights);
     CHECK_THROWS_WITH(train(other, options), Contains("loss"));
     CHECK_THROWS_WITH(train(teacher, options, td::Repeats::ignored), Contains("loss"));
 }

@@ -384,10 +384,17 @@ TANDEM_INLINE SampleList join_samples(std::vector<SampleList> sources, std::span
     Digest digest;
     for (std::size_t i = 0; i < sources.size(); ++i) {
         SampleList& source = sources[i];
-        const SampleShare share{all.samples.size(), source.samples.size(), factors.empty() ? 1 : factors[i]};
-        if (!(share.factor > 0 && share.factor <= 1000)) throw Error("join_samples", "factors above 0, at most 1000", detail::to_text(share.factor));
-        if (share.pairs() == 0)
-            throw Error("join_samples", "a pair or more of each source in an epoch", "none of " + std::to_string(share.count) + " with a factor of " + detail::to_text(share.factor));
+        const double factor = factors.empty() ? 1 : factors[i];
+        if (!(factor > 0 && factor <= 1000)) throw Error("join_samples", "factors above 0, at most 1000", detail::to_text(factor));
+        // A source may have been joined itself.
+        if (source.shares.empty()) source.shares.push_back({0, source.samples.size(), 1});
+        for (const SampleShare& part : source.shares) {
+            const SampleShare share{all.samples.size() + part.first, part.count, factor * part.factor};
+            if (share.pairs() == 0)
+                throw Error("join_samples", "a pair or more of each source in an epoch", "none of " + std::to_string(share.count) + " with a factor of " + detail::to_text(share.factor));
+            digest.add(share.pairs());
+            all.shares.push_back(share);
+        }
         for (Sample& sample : source.samples) {
             sample.file += static_cast<std::uint32_t>(all.files.size());
             sample.texts += static_cast<std::uint32_t>(all.texts.size());
@@ -399,8 +406,6 @@ TANDEM_INLINE SampleList join_samples(std::vector<SampleList> sources, std::span
             for (const auto& [file, count] : files) all.faults[cause][file] += count;
         }
         digest.add(source.digest);
-        digest.add(share.pairs());
-        all.shares.push_back(share);
     }
     all.digest = digest.value();
     return all;

@@ -28,6 +28,10 @@ struct ShardSample {
 /// begins the next one (open_clip_train/data.py, group_by_keys_nothrow). Names without a key or an ending are passed over.
 std::vector<ShardSample> group_samples(std::span<const TarMember> members);
 
+/// Where the members of a shard stand, as NVIDIA's DALI reads it for random access (tools/wds2idx.py, version v1.2): a line of the version and the number
+/// of samples, and a line for each with ending, offset, size and name of its files. Throws Error for a name with white space, which it cannot hold.
+std::string shard_index(std::span<const TarMember> members);
+
 namespace detail {
 
 /// The text with small letters for A to Z.

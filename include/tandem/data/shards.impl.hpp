@@ -2,8 +2,15 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
 
+#include <tandem/core/error.hpp>
 #include <tandem/data/shards.hpp>
+#include <tandem/files/safetensors_types.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -33,6 +40,20 @@ TANDEM_INLINE std::vector<ShardSample> group_samples(std::span<const TarMember> 
         samples.back().parts.emplace_back(std::move(ending), i);
     }
     return samples;
+}
+
+TANDEM_INLINE std::string shard_index(std::span<const TarMember> members) {
+    const std::vector<ShardSample> samples = group_samples(members);
+    std::string text = "v1.2 " + std::to_string(samples.size()) + "\n";
+    for (const ShardSample& sample : samples) {
+        for (const auto& [ending, number] : sample.parts) {
+            const TarMember& member = members[number];
+            if (member.name.find_first_of(" \t\r\n\v\f") != std::string::npos) throw Error("shard_index", "names without white space", detail::in_quotes(member.name));
+            text += member.name.substr(sample.key.size() + 1) + " " + std::to_string(member.offset) + " " + std::to_string(member.size) + " " + member.name + " ";
+        }
+        text.back() = '\n';
+    }
+    return text;
 }
 
 }  // namespace tandem::inline TANDEM_ABI

@@ -75,6 +75,13 @@ struct PanelLayout {
     std::size_t position(std::size_t row, std::size_t column, std::size_t k) const {
         return column / width * panel_size(k) + (row / group * width + column % width) * group + row % group;
     }
+    /// visit(row, position) for all k elements of a column.
+    void for_each_row(std::size_t column, std::size_t k, const auto& visit) const {
+        std::size_t at = position(0, column, k);
+        for (std::size_t row = 0; row < k; row += group, at += width * group) {
+            for (std::size_t i = 0; i < std::min(group, k - row); ++i) visit(row + i, at + i);
+        }
+    }
 };
 
 /// The panels that a tile reads.

@@ -39,6 +39,7 @@ public:
 
     explicit CaptionLabels(Repeats repeats) : repeats_(repeats) {}
 
+    /// See sees_batch.
     template <class Images, class Ids>
     void see(std::size_t first, std::size_t count, const Images&, const Ids& ids) {
         digests_.resize(count);
@@ -82,7 +83,7 @@ protected:
     /// By how much a match counts where a caption's matches count as one.
     auto shares() const { return column(shares_); }
 
-    /// Throws Error unless the embeddings are of the batch that was seen last.
+    /// Throws Error unless as many pairs were seen last.
     void check(const char* where, const auto& image) const {
         if (image.extents()[0] != numbers_.size())
             throw Error(where, "a batch whose captions it has seen, " + std::to_string(image.extents()[0]) + " pairs", std::to_string(numbers_.size()));

@@ -98,7 +98,7 @@ struct SigmoidLoss : LossNode {
 
 /// What smooths the labels of a loss, as a term beside it: InfoNce{} + 0.1 * LabelSmoothing{} is InfoNCE in which a label is 1 − 0.1 for the match and
 /// 0.1 spread over all (Szegedy et al. 2016, section 7; torch.nn.CrossEntropyLoss, label_smoothing): mean log-probabilities take the place of a tenth
-/// of the match's, and what both subtract falls out of their difference.
+/// of the match's, and what both subtract falls out of their difference. For a loss of one match a row, told from all others.
 struct LabelSmoothing : LossNode {
     auto operator()(const auto& image, const auto& text, const auto& scale) const {
         const auto logits = matmul(scale * image, transpose(text));

@@ -32,6 +32,7 @@ public:
 
     explicit Distillation(const Teacher& teacher) : teacher_(&teacher) {}
 
+    /// See sees_batch. Throws Error for an AnyClip whose images or context are of another size; a Clip's are a compile-time error.
     template <class Images, class Ids>
     void see(std::size_t first, std::size_t count, const Images& images, const Ids& ids) {
         const auto keep = [&](const auto& embeddings, std::size_t items, const char* size, Embeddings& all) {

@@ -45,7 +45,7 @@ struct RandomPairs {
 /// differences: where the library's own parts stand at 1e-7 or better, a part of your own whose backward is wrong stands
 /// at 0.01 or more. Dropouts draw the same in every pass. Every scalar takes two passes: use small sizes.
 template <auto config, class L = InfoNce>
-GradientCheck check_gradients(const L& loss = {}, Seed seed = {}) {
+GradientCheck check_gradients(L loss = {}, Seed seed = {}) {
     using Model = Clip<config, double>;
     Random random(seed);
     Model model(seed), gradient, unused;

@@ -23,6 +23,7 @@ template <Arithmetic T>
 class PackedWeight {
 public:
     using element = Stored<T>;
+    using arithmetic = T;
 
     PackedWeight(std::size_t out, std::size_t in) : out_(out), in_(in), elements_(layout().size(in, out)) {}
 
@@ -52,9 +53,7 @@ public:
     /// Writes the elements row-major.
     void unpack(element* weight) const {
         parallel_for(out_, 16, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) {
-                for (std::size_t j = 0; j < in_; ++j) weight[i * in_ + j] = (*this)(i, j);
-            }
+            for (std::size_t i = begin; i < end; ++i) layout().for_each_row(i, in_, [&](std::size_t j, std::size_t at) { weight[i * in_ + j] = elements_.data()[at]; });
         });
     }
 
@@ -92,6 +91,7 @@ template <std::same_as<int8> T>
 class PackedWeight<T> {
 public:
     using element = float;
+    using arithmetic = T;
 
     PackedWeight(std::size_t out, std::size_t in)
         : out_(out),

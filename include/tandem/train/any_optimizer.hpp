@@ -7,6 +7,7 @@
 #include <utility>
 #include <variant>
 
+#include <tandem/core/error.hpp>
 #include <tandem/train/optimizer.hpp>
 
 namespace tandem::inline TANDEM_ABI {
@@ -17,7 +18,7 @@ class AnyOptimizer {
 public:
     using Chosen = std::variant<AdamW, Lion, Muon, Sgd>;
 
-    double rate;
+    const double rate;  ///< the chosen one's
 
     template <class Optimizer>
         requires std::constructible_from<Chosen, Optimizer>
@@ -25,6 +26,7 @@ public:
 
     const Chosen& chosen() const { return chosen_; }
 
+    /// As the chosen one's.
     void check() const {
         std::visit([](const auto& optimizer) { optimizer.check(); }, chosen_);
     }
@@ -46,21 +48,23 @@ public:
         }
     };
 
+    /// Makes a state ready for update(), as before the first one.
     template <class Model>
     void prepare(State<Model>& state) const {
         std::visit([&]<class Optimizer>(const Optimizer&) { state.kept.template emplace<typename Optimizer::template State<Model>>(); }, chosen_);
     }
 
-    /// As AdamW's.
+    /// As AdamW's. Throws Error for a state that was not prepared for the chosen one.
     template <class Model>
     bool update(Model& model, const Model& gradient, State<Model>& state, double step_rate, double gradient_scale = 1.0,
                 const RateFactor& factor = {}) const {
         return std::visit(
             [&]<class Optimizer>(const Optimizer& optimizer) {
-                auto& kept = std::get<typename Optimizer::template State<Model>>(state.kept);
-                kept.updates = state.updates;
-                const bool are_finite = optimizer.update(model, gradient, kept, step_rate, gradient_scale, factor);
-                state.updates = kept.updates;
+                auto* const kept = std::get_if<typename Optimizer::template State<Model>>(&state.kept);
+                if (kept == nullptr) throw Error("AnyOptimizer::update", "a state that prepare() made ready", "another");
+                kept->updates = state.updates;
+                const bool are_finite = optimizer.update(model, gradient, *kept, step_rate, gradient_scale, factor);
+                state.updates = kept->updates;
                 return are_finite;
             },
             chosen_);

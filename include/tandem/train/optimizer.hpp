@@ -2,13 +2,16 @@
 #pragma once
 
 #include <cmath>
+#include <concepts>
 #include <cstddef>
 #include <functional>
 #include <limits>
 #include <optional>
 #include <string_view>
 #include <type_traits>
+#include <vector>
 
+#include <tandem/core/dtype.hpp>
 #include <tandem/kernels/gemm.hpp>
 #include <tandem/nn/parameter.hpp>
 #include <tandem/tensor/tensor.hpp>
@@ -71,19 +74,25 @@ struct MuonFactors {
     bool nesterov;
 };
 
-/// Where the elements of a matrix stand: in panels, or row by row.
+/// Where the elements of a matrix stand, in panels or row by row, and whether a model multiplies it in amp_bf16.
 struct MatrixOrder {
     std::size_t rows = 0, columns = 0;
     std::optional<kernels::PanelLayout> panels{};
+    bool is_reduced = false;
 
-    std::size_t position(std::size_t row, std::size_t column) const {
-        return panels ? panels->position(column, row, columns) : row * columns + column;
+    /// visit(column, position) for all elements of a row.
+    void for_each_column(std::size_t row, const auto& visit) const {
+        if (panels) return panels->for_each_row(row, columns, visit);
+        for (std::size_t column = 0; column < columns; ++column) visit(column, row * columns + column);
     }
 };
 
 /// One matrix's update by Muon.
 template <Real T>
 bool muon_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& momentum, const MatrixOrder& order, const MuonFactors& factors);
+
+/// Calls all, several at a time; whether all return true.
+bool all_true(const std::vector<std::function<bool()>>& tasks);
 
 /// average = decay · average + (1 − decay) · parameter.
 template <Real T>
@@ -130,8 +139,8 @@ struct UpdateOf {
     std::optional<MatrixOrder> of_block{};  ///< of a matrix of a block, one of several layers that are alike
 };
 
-/// Whether a name has a number among its parts, as those of blocks have.
-bool is_numbered(std::string_view name);
+/// Whether a name has a number among its parts, as those of blocks have, but for layers of a projection.
+bool is_of_block(std::string_view name);
 
 /// update(parameter, slope, moments..., of) for every parameter but those of factor 0, all but the last as plain
 /// vectors; whether all weights are finite. Matrices decay; vectors and scalars (biases, gains, the class token, the logit scale)
@@ -151,9 +160,9 @@ bool update_parameters(const Update& update, const RateFactor& factor, Model& mo
             } else {
                 UpdateOf of{share, Parameter::shape::rank >= 2};
                 if constexpr (Parameter::shape::rank == 2) {
-                    if (is_numbered(name.view())) of.of_block = MatrixOrder{parameter.extents()[0], parameter.extents()[1]};
+                    if (is_of_block(name.view())) of.of_block = MatrixOrder{parameter.extents()[0], parameter.extents()[1]};
                     if constexpr (requires { Parameter::layout(); }) {
-                        if (of.of_block) of.of_block->panels = Parameter::layout();
+                        if (of.of_block) of.of_block->panels = Parameter::layout(), of.of_block->is_reduced = std::same_as<typename Parameter::arithmetic, amp_bf16>;
                     }
                 }
                 is_finite = update(std::type_identity<T>{}, flat(parameter), flat(slope), flat(moment)..., of);
@@ -290,7 +299,8 @@ struct Lion {
 /// Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) for the matrices of blocks: a momentum whose singular values are all made about 1, by
 /// five steps of Newton and Schulz; AdamW for embeddings, projections, vectors and scalars. A matrix's step is 0.2 √max(rows, columns) times the rate
 /// (Liu et al. 2025, arXiv:2502.16982, section 2.2), as long as AdamW's is, so that both take one rate and one decay. torch.optim.Muon's arithmetic
-/// under adjust_lr_fn "match_rms_adamw", but in the model's precision where that one computes in bfloat16. A state is as large as AdamW's.
+/// under adjust_lr_fn "match_rms_adamw", with the model's products (bfloat16 in an amp_bf16 one) where that one's are always of bfloat16. A state is as
+/// large as AdamW's.
 struct Muon {
     double rate = 5e-4;
     double momentum = 0.95;
@@ -313,12 +323,17 @@ struct Muon {
         ++state.updates;
         const AdamW rest{.rate = rate, .beta1 = beta1, .beta2 = beta2, .eps = eps, .weight_decay = weight_decay};
         const detail::AdamWFactors factors = rest.factors(state.updates, step_rate, gradient_scale);
-        return detail::update_parameters(
+        // Products of one matrix are small for all cores: several matrices are updated at a time.
+        std::vector<std::function<bool()>> matrices;
+        const bool are_finite = detail::update_parameters(
             [&]<class T>(std::type_identity<T>, const auto& parameter, const auto& slope, const auto& first, const auto& second, const detail::UpdateOf& of) {
                 if (!of.of_block) return rest.update_one<T>(parameter, slope, first, second, of, step_rate, factors);
-                return detail::muon_update<T>(parameter, slope, first, *of.of_block, {momentum, 1.0 - of.factor * step_rate * weight_decay, of.factor * step_rate, gradient_scale, nesterov});
+                const detail::MuonFactors of_matrix{momentum, 1.0 - of.factor * step_rate * weight_decay, of.factor * step_rate, gradient_scale, nesterov};
+                matrices.push_back([=, order = *of.of_block] { return detail::muon_update<T>(parameter, slope, first, order, of_matrix); });
+                return true;
             },
             factor, model, gradient, state.first, state.second);
+        return detail::all_true(matrices) && are_finite;
     }
 };
 

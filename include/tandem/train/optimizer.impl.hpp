@@ -4,10 +4,13 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <concepts>
 #include <cstddef>
+#include <functional>
 #include <limits>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include <tandem/core/error.hpp>
 #include <tandem/core/parallel.hpp>
@@ -15,6 +18,7 @@
 #include <tandem/tensor/evaluate.hpp>
 #include <tandem/tensor/functions.hpp>
 #include <tandem/tensor/matmul.hpp>
+#include <tandem/tensor/packed.hpp>
 #include <tandem/tensor/reduce.hpp>
 #include <tandem/train/optimizer.hpp>
 
@@ -96,17 +100,28 @@ bool sgd_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat
     });
 }
 
-/// A matrix with the same singular vectors, whose singular values are about 1 (between 0.7 and 1.2): five steps of an odd polynomial of degree 5,
-/// whose coefficients are Jordan's, as torch.optim.Muon has them. `x` has no more rows than columns.
 template <Real T>
-Tensor<T, Shape<dynamic, dynamic>> orthogonalized(Tensor<T, Shape<dynamic, dynamic>> x) {
+using Matrix = Tensor<T, Shape<dynamic, dynamic>>;
+
+/// A matrix with the same singular vectors, whose singular values are about 1 (between 0.7 and 1.2): five steps of an odd polynomial of degree 5,
+/// X (a + b XᵀX + c (XᵀX)²), whose coefficients are Jordan's, as torch.optim.Muon has them. `x` has no fewer rows than columns. Products are A's.
+template <Arithmetic A>
+Matrix<Compute<A>> orthogonalized(Matrix<Compute<A>> x) {
     constexpr double a = 3.4445, b = -4.775, c = 2.0315, least_norm = 1e-7;
+    const std::size_t rows = x.extent(0), columns = x.extent(1);
     assign(x, x * (1.0 / std::max(std::sqrt(static_cast<double>(evaluate(sum(square(x))).item())), least_norm)));
-    Tensor<T, Shape<dynamic, dynamic>> gram(x.extent(0), x.extent(0)), polynomial(x.extent(0), x.extent(0)), next(x.extent(0), x.extent(1));
+    Matrix<Compute<A>> gram(columns, columns), polynomial(columns, columns), next(rows, columns);
+    PackedWeight<A> packed_gram(columns, columns), packed_polynomial(columns, columns);
     for (int i = 0; i < 5; ++i) {
-        assign(gram, matmul(x, transpose(x)));
-        assign(polynomial, b * gram + c * matmul(gram, gram));
-        assign(next, a * x + matmul(polynomial, x));
+        // As the gradient of a layer whose inputs are its outputs' gradients.
+        packed_gram.fill(0);
+        packed_polynomial.product_backward(rows, {x.data(), columns}, {x.data(), columns}, {nullptr, columns}, packed_gram, 0, columns);
+        packed_gram.unpack(gram.data());
+        packed_gram.product(columns, {gram.data(), columns}, {polynomial.data(), columns}, {});
+        assign(polynomial, b * gram + c * polynomial);
+        for (std::size_t j = 0; j < columns; ++j) polynomial(j, j) += static_cast<Compute<A>>(a);
+        packed_polynomial.pack(polynomial.data());
+        packed_polynomial.product(rows, {x.data(), columns}, {next.data(), columns}, {});
         std::swap(x, next);
     }
     return x;
@@ -116,14 +131,13 @@ template <Real T>
 bool muon_update(const Flat<T>& parameter, const Flat<const T>& slope, const Flat<T>& momentum, const MatrixOrder& order, const MuonFactors& factors) {
     const auto scaled = factors.gradient_scale * slope;
     assign(momentum, momentum + (1.0 - factors.momentum) * (scaled - momentum));
-    // Products of whole matrices read rows; of those in panels, what is no element stays out.
+    // Row by row; of panels, what is no element stays out.
     const bool is_tall = order.rows > order.columns;
-    Tensor<T, Shape<dynamic, dynamic>> direction(std::min(order.rows, order.columns), std::max(order.rows, order.columns));
+    Matrix<T> direction(std::max(order.rows, order.columns), std::min(order.rows, order.columns));
     const auto for_each_element = [&](const auto& visit) {
         parallel_for(order.rows, 16, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) {
-                for (std::size_t j = 0; j < order.columns; ++j) visit(order.position(i, j), is_tall ? direction(j, i) : direction(i, j));
-            }
+            for (std::size_t i = begin; i < end; ++i)
+                order.for_each_column(i, [&](std::size_t j, std::size_t at) { visit(at, is_tall ? direction(i, j) : direction(j, i)); });
         });
     };
     const auto share = static_cast<T>(factors.momentum), scale = static_cast<T>(factors.gradient_scale);
@@ -131,16 +145,33 @@ bool muon_update(const Flat<T>& parameter, const Flat<const T>& slope, const Fla
         const T mean = momentum(k), here = scale * slope(k);
         to = factors.nesterov ? here + share * (mean - here) : mean;
     });
-    direction = orthogonalized(std::move(direction));
-    const auto keep = static_cast<T>(factors.keep), step = static_cast<T>(0.2 * std::sqrt(static_cast<double>(direction.extent(1))) * factors.step);
+    if constexpr (std::same_as<T, float>) {
+        direction = order.is_reduced ? orthogonalized<amp_bf16>(std::move(direction)) : orthogonalized<float>(std::move(direction));
+    } else {
+        direction = orthogonalized<T>(std::move(direction));
+    }
+    const auto keep = static_cast<T>(factors.keep), step = static_cast<T>(0.2 * std::sqrt(static_cast<double>(direction.extent(0))) * factors.step);
     for_each_element([&](std::size_t k, const T& by) { parameter(k) = keep * parameter(k) - step * by; });
     return all_finite<T>(parameter);
 }
 
-TANDEM_INLINE bool is_numbered(std::string_view name) {
+TANDEM_INLINE bool all_true(const std::vector<std::function<bool()>>& tasks) {
+    std::atomic<bool> are_true = true;
+    parallel_for(tasks.size(), 1, [&](std::size_t begin, std::size_t end) {
+        for (std::size_t i = begin; i < end; ++i) {
+            if (!tasks[i]()) are_true = false;
+        }
+    });
+    return are_true;
+}
+
+TANDEM_INLINE bool is_of_block(std::string_view name) {
+    std::string_view before;
     while (!name.empty()) {
         const std::size_t end = std::min(name.find('.'), name.size());
-        if (end > 0 && name.substr(0, end).find_first_not_of("0123456789") == std::string_view::npos) return true;
+        const std::string_view part = name.substr(0, end);
+        if (!part.empty() && part.find_first_not_of("0123456789") == std::string_view::npos) return before.find("proj") == std::string_view::npos;
+        before = part;
         name.remove_prefix(std::min(end + 1, name.size()));
     }
     return false;

@@ -77,10 +77,16 @@ struct Epoch {
     Seed seed{};
 };
 
+template <class Data>
+concept DrawsEpochs = requires(const Data& data) {
+    { data.epoch_size() } -> std::convertible_to<std::size_t>;
+    { data.draws(std::size_t{}) } -> std::convertible_to<std::vector<std::size_t>>;
+};
+
 /// How many pairs an epoch has, and which: each once, or as the source has it.
 template <class Data>
 std::size_t epoch_size(const Data& data) {
-    if constexpr (requires { data.epoch_size(); }) {
+    if constexpr (DrawsEpochs<Data>) {
         return data.epoch_size();
     } else {
         return data.size();
@@ -88,8 +94,11 @@ std::size_t epoch_size(const Data& data) {
 }
 template <class Data>
 std::vector<std::size_t> draws_of(const Data& data, std::size_t epoch) {
-    if constexpr (requires { data.draws(epoch); }) {
-        return data.draws(epoch);
+    if constexpr (DrawsEpochs<Data>) {
+        std::vector<std::size_t> draws = data.draws(epoch);
+        if (draws.size() != data.epoch_size())
+            throw Error("draws of epoch " + std::to_string(epoch), "as many as epoch_size(), " + std::to_string(data.epoch_size()), std::to_string(draws.size()));
+        return draws;
     } else {
         std::vector<std::size_t> draws(data.size());
         std::iota(draws.begin(), draws.end(), std::size_t{0});
@@ -359,9 +368,9 @@ private:
         options_.add_to(found);
         add("schedule", schedule_text());
         add("loss", loss_text());
+        number("rate", optimizer_.rate);
         const auto add_optimizer = [&]<class Chosen>(const Chosen& optimizer) {
             add("optimizer", detail::short_type_name<Chosen>());
-            number("rate", optimizer.rate);
             if constexpr (requires { optimizer.beta1; }) number("beta1", optimizer.beta1);
             if constexpr (requires { optimizer.beta2; }) number("beta2", optimizer.beta2);
             if constexpr (requires { optimizer.eps; }) number("eps", optimizer.eps);
