@@ -15,7 +15,7 @@ from pathlib import Path
 
 NAMED = ("sl", "de", "es", "hi", "ja", "ru")
 # As CLDR spells what Tux Paint spells otherwise.
-SPELLED = {"zh_CN": "zh_Hans", "zh_TW": "zh_Hant", "sr@latin": "sr_Latn"}
+SPELLED = {"zh_CN": "zh_Hans", "zh_TW": "zh_Hant"}
 
 
 def read(path: Path) -> dict[str, tuple[int, float, float]]:
@@ -66,7 +66,9 @@ def main() -> int:
         return 1
 
     def name(language: str) -> str:
-        return names.get(SPELLED.get(language, language), language)
+        base, _, script = language.partition("@")
+        plain = names.get(SPELLED.get(language, base), base)
+        return f"{plain} ({script})" if script else plain
 
     others = [language for language in after if language != "en"]
     if not others:
@@ -93,7 +95,7 @@ def main() -> int:
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>What a CLIP understands of {len(after)} languages</title>
 <style>
 body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; background: #fff }}
-table {{ border-collapse: collapse }} th, td {{ padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #ddd }} th:first-child, td:first-child {{ text-align: left }}
+table {{ border-collapse: collapse }} th, td {{ padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #ddd }} td {{ white-space: nowrap }} th:first-child, td:first-child {{ text-align: left }}
 svg {{ width: 100%; font: 12px system-ui, sans-serif }} .after {{ fill: #2a7a4b }} .before {{ fill: #b9b9b9 }} .chance {{ stroke: #c03030; stroke-width: 1 }} .value {{ fill: #555 }}
 </style></head><body>
 <h1>What a CLIP understands of {len(after)} languages</h1>
