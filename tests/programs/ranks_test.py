@@ -29,7 +29,8 @@ def processes_of(name):
     """Of the ranks of a run that live, by the number of its rank."""
     found = {}
     for place in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
+        # One that is ending has no variables any more.
+        with contextlib.suppress(OSError, KeyError):
             words = (place / "cmdline").read_bytes().split(b"\0")
             if words[0].endswith(b"train") and name.encode() in words and (place / "stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
                 variables = dict(entry.split(b"=", 1) for entry in (place / "environ").read_bytes().split(b"\0") if b"=" in entry)
