@@ -23,11 +23,13 @@ import re
 import sys
 import warnings
 import xml.etree.ElementTree as ElementTree
-import zlib
 from pathlib import Path
 
 from fontTools.ttLib import TTFont
 from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "quickstart"))
+from openclipart import held_out  # noqa: E402
 
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
@@ -38,10 +40,6 @@ CLDR = {"nb": "no", "pt": "pt_PT", "pt_BR": "pt", "sr@latin": "sr_Latn", "zh_CN"
 VARIANTS = {"en_GB", "en_AU", "en_CA", "en_ZA", "ca@valencia"}
 LEAST_HELD_OUT = 200
 SIDE = 96
-
-
-def held_out(name: str) -> bool:
-    return zlib.crc32(name.encode()) % 5 == 0
 
 
 def stamps() -> dict[str, dict[str, list[str]]]:
@@ -130,7 +128,7 @@ def main() -> int:
     drawn, glyphs = len(captions), emoji_of_font()
     captions |= emoji({language for of_one in captions.values() for language in of_one}, glyphs)
     lines = [line.split("\t", 1) for line in options.clipart.read_text("utf-8").splitlines()]
-    clipart = [("clipart/" + path, caption) for path, caption in lines if not held_out(str(Path(path).with_suffix("")))]
+    clipart = [("clipart/" + path, caption) for path, caption in lines if not held_out(path)]
 
     jobs: dict[str, bytes | Path] = {name: STAMPS.parent / name if name.startswith("stamps/") else glyphs[chr(int(Path(name).stem, 16))] for name in captions}
     jobs |= {name: CLIPART / name.removeprefix("clipart/") for name, _ in clipart}
@@ -142,7 +140,7 @@ def main() -> int:
     there = {name for name in jobs if (pictures / name).is_file()}
     captions = {name: texts for name, texts in captions.items() if name in there}
     clipart = [(name, caption) for name, caption in clipart if name in there]
-    kept = {name: texts for name, texts in captions.items() if not held_out(str(Path(name).with_suffix("")))}
+    kept = {name: texts for name, texts in captions.items() if not held_out(name)}
 
     write_captions(out, "clipart", clipart)
     write_captions(out, "english", [(name, text) for name, texts in kept.items() for text in texts.get("en", [])])

@@ -20528,6 +20528,20 @@ TANDEM_INLINE SampleList read_shard(const std::filesystem::path& path, bool stri
     return list;
 }
 
+/// Puts another list's samples, with what they refer to and what was left out, behind those of `all`; its digest and shares are the caller's.
+TANDEM_INLINE void append(SampleList& all, SampleList&& list) {
+    for (Sample& sample : list.samples) {
+        sample.file += static_cast<std::uint32_t>(all.files.size());
+        sample.texts += static_cast<std::uint32_t>(all.texts.size());
+        all.samples.push_back(std::move(sample));
+    }
+    std::ranges::move(list.files, std::back_inserter(all.files));
+    std::ranges::move(list.texts, std::back_inserter(all.texts));
+    for (const auto& [cause, files] : list.faults) {
+        for (const auto& [file, count] : files) all.faults[cause][file] += count;
+    }
+}
+
 /// The rows of a table; a field in quotes may hold separators, lines and doubled quotes.
 TANDEM_INLINE std::vector<std::vector<std::string>> parse_table(std::string_view text, char separator, const std::string& where) {
     std::vector<std::vector<std::string>> rows;
@@ -20643,15 +20657,8 @@ TANDEM_INLINE SampleList read_shards(std::span<const std::string> paths, bool st
     SampleList all;
     Digest digest;
     for (SampleList& shard : shards) {
-        for (Sample& sample : shard.samples) {
-            sample.file = static_cast<std::uint32_t>(all.files.size());
-            all.samples.push_back(std::move(sample));
-        }
-        all.files.push_back(std::move(shard.files[0]));
-        for (const auto& [cause, files] : shard.faults) {
-            for (const auto& [file, count] : files) all.faults[cause][file] += count;
-        }
         digest.add(shard.digest);
+        detail::append(all, std::move(shard));
     }
     all.digest = digest.value();
     return all;
@@ -20781,17 +20788,8 @@ TANDEM_INLINE SampleList join_samples(std::vector<SampleList> sources, std::span
             digest.add(share.pairs());
             all.shares.push_back(share);
         }
-        for (Sample& sample : source.samples) {
-            sample.file += static_cast<std::uint32_t>(all.files.size());
-            sample.texts += static_cast<std::uint32_t>(all.texts.size());
-            all.samples.push_back(std::move(sample));
-        }
-        std::ranges::move(source.files, std::back_inserter(all.files));
-        std::ranges::move(source.texts, std::back_inserter(all.texts));
-        for (const auto& [cause, files] : source.faults) {
-            for (const auto& [file, count] : files) all.faults[cause][file] += count;
-        }
         digest.add(source.digest);
+        detail::append(all, std::move(source));
     }
     all.digest = digest.value();
     return all;

@@ -17,7 +17,6 @@
 #include <tandem/core/to_text.hpp>
 #include <tandem/tensor/evaluate.hpp>
 #include <tandem/tensor/functions.hpp>
-#include <tandem/tensor/matmul.hpp>
 #include <tandem/tensor/packed.hpp>
 #include <tandem/tensor/reduce.hpp>
 #include <tandem/train/optimizer.hpp>
