@@ -168,7 +168,7 @@ void tile_loop(std::size_t steps) {
         const std::vector<B> b(kernel.columns * depth, B(1));
         std::vector<Sum> sums(kernel.rows * kernel.columns);
         for (std::size_t i = 0; i < steps; ++i) {
-            kernel.multiply(kernel.rows, depth / kernel.group, a.data(), depth, kernel.group, b.data(), sums.data(), b.data());
+            kernel.multiply(kernel.rows, depth / kernel.group, a.data(), depth, kernel.group, b.data(), sums.data(), b.data(), false);
             use(sums.data());
         }
     };

@@ -236,6 +236,7 @@ program::Command command(const std::vector<std::string>& models) {
              {"--visual-layer-decay", "D", "the same"},
              {"--text-layer-decay", "D", "likewise in the text tower"},
              {"--grad-checkpointing", "", "keep the inputs of blocks alone, and compute the rest again: less memory, the same bits, about a quarter more time"},
+             {"--grad-checkpointing-blocks", "N", "the same of each tower's first N blocks alone: as much memory as is there, as little time as it takes"},
              {"--aug-cfg", "SETTINGS", "scale=(0.9,1.0) ratio=(0.75,1.3333) hflip=0: what is cropped and mirrored; color_jitter=(b,c,s,h) color_jitter_prob=0 gray_scale_prob=0: and recoloured"},
              {"--imagenet-val", "DIR", "a folder of classes, named as their folders: zero-shot accuracy is measured on it"},
              {"--imagenet-names", "FILE", "what its classes are called: lines of folder<TAB>name"},
@@ -371,7 +372,8 @@ Settings read_settings(const Arguments& given, const std::vector<std::string>& m
     decay("--visual-layer-decay", settings.image_layer_decay);
     decay("--image-layer-decay", settings.image_layer_decay);
     decay("--text-layer-decay", settings.text_layer_decay);
-    settings.grad_checkpointing = given.has("--grad-checkpointing");
+    settings.grad_checkpointing = given.has("--grad-checkpointing") || given.has("--grad-checkpointing-blocks");
+    settings.grad_checkpointing_blocks = given.number("--grad-checkpointing-blocks", td::Recompute::blocks.first);
     read_augmentation(given.get("--aug-cfg"), settings);
     settings.imagenet_val = given.get("--imagenet-val");
     settings.imagenet_names = given.get("--imagenet-names");

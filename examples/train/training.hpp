@@ -182,7 +182,7 @@ private:
             if (!Model::recomputes_image && !Model::recomputes_text) throw program::UsageError("--grad-checkpointing", "a tower of transformer blocks", "none");
             if (settings_.is_first_rank() && !(Model::recomputes_image && Model::recomputes_text))
                 std::fprintf(stderr, "--grad-checkpointing: only the %s tower has transformer blocks to compute again\n", Model::recomputes_image ? "image" : "text");
-            options.recompute = td::Recompute::blocks;
+            options.recompute = {settings_.grad_checkpointing_blocks};
         }
         Rates rates{.is_cosine = settings_.lr_scheduler == "cosine"};
         rates.cosine.warmup = rates.constant.warmup = static_cast<double>(warmup) / static_cast<double>(steps_);

@@ -250,7 +250,7 @@ std::vector<std::string> expand_names(std::string_view pattern);
 /// The pairs of tar shards: samples as group_samples makes them, of .jpg, .jpeg, .png or .webp with .txt, .caption or .json, the first
 /// of these that is there. A text is a caption as a whole; of a JSON object it is the text under "caption", or each of the texts under "captions"
 /// or "caption". Shards are read by several threads. What is damaged is left out and counted under the shard's name: a shard behind
-/// damage, a sample without its picture or caption, an empty caption, one that is no UTF-8 or JSON, bytes that begin as no picture,
+/// damage, but for what an index beside it, NAME.idx (see shard_index), still finds there, a sample without its picture or caption, an empty caption, one that is no UTF-8 or JSON, bytes that begin as no picture,
 /// a name that leads out of its folder. With `strict` the first of these is an Error, as is a shard that cannot be read always.
 SampleList read_shards(std::span<const std::string> paths, bool strict = false);
 
@@ -1635,6 +1635,10 @@ struct TarContents {
 /// streaming; one that ends within a member is damaged.
 TarContents read_tar(std::span<const std::byte> archive);
 
+/// Whether a sound header of a file of this size stands right before where a member is said to be: what an archive's index is
+/// believed by.
+bool has_tar_header(std::span<const std::byte> archive, const TarMember& member);
+
 /// What is to be written.
 struct TarEntry {
     std::string name;
@@ -1670,6 +1674,10 @@ std::vector<ShardSample> group_samples(std::span<const TarMember> members);
 /// Where the members of a shard stand, as NVIDIA's DALI reads it for random access (tools/wds2idx.py, version v1.2): a line of the version and the number
 /// of samples, and a line for each with ending, offset, size and name of its files. Throws Error for a name with white space, which it cannot hold.
 std::string shard_index(std::span<const TarMember> members);
+
+/// The members that such an index names, in its order; those of version v1.1, which has no names, are called by the numbers of their samples. Throws Error,
+/// which says `where` and in which line, for any other text.
+std::vector<TarMember> read_shard_index(std::string_view text, const std::string& where);
 
 namespace detail {
 
@@ -3648,16 +3656,18 @@ struct TileKernel {
     std::size_t columns;  ///< of every tile: the width of a packed panel
     std::size_t group;
 
-    /// out[rows, columns] = a · b, for 1 to `rows` rows. Group g of row i of a stands at a[i · a_row + g · a_group], side
+    /// out[rows, columns] = a · b, for 1 to `rows` rows, or what stands there goes on with a · b where `onto` is set, which
+    /// only sums of floats can: the same bits as of one product that is as deep as both, where those before had whole groups (of
+    /// AMX's tiles, whole steps of 16). Group g of row i of a stands at a[i · a_row + g · a_group], side
     /// by side (a_group = group) where group > 1; b holds `groups` times `columns` groups, side by side; out is packed.
     /// What stands from `ahead` on is fetched into the L2 cache, fetched_per_group bytes a group; it is not read, and may be
     /// anywhere.
     void (*multiply)(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                     const B* b, Sum* out, const void* ahead);
+                     const B* b, Sum* out, const void* ahead, bool onto);
 
     /// multiply with rows finished in between, and ahead_bytes fetched evenly; null where there is nothing to be gained.
     void (*multiply_while)(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, const B* b, Sum* out,
-                           const void* ahead, std::size_t ahead_bytes, const Meanwhile& meanwhile) = nullptr;
+                           const void* ahead, std::size_t ahead_bytes, bool onto, const Meanwhile& meanwhile) = nullptr;
 
     std::size_t depth = gemm_depth;  ///< of a block that is summed at once, in groups
     std::size_t unit = 1;      ///< so many rows take as long as fewer
@@ -4135,6 +4145,20 @@ struct Finishing {
 
 }  // namespace detail
 
+namespace detail {
+
+/// What FinishInto::continued says, of a step that can add to what is there.
+template <class FinishTile, class Sum>
+Sum* continued(const FinishTile& finish, Sum* sums, std::size_t row, std::size_t rows, std::size_t column, std::size_t columns) {
+    if constexpr (requires { finish.continued(sums, row, rows, column, columns); }) {
+        return finish.continued(sums, row, rows, column, columns);
+    } else {
+        return nullptr;
+    }
+}
+
+}  // namespace detail
+
 /// Does nothing with a finished block.
 struct NoEpilogue {
     void operator()(std::size_t, std::size_t, std::size_t, std::size_t) const {}
@@ -4214,17 +4238,19 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                         const std::size_t column = panel * tile.columns, columns = std::min(tile.columns, n - column);
                         for (std::size_t t = 0; t < tiles.count; ++t) {
                             const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
-                            if (tile.multiply_while == nullptr) {
+                            Sum* const to = detail::continued(finish, sums.data(), row + first, height, column, columns);
+                            const bool onto = to != nullptr, is_complete = onto && to != sums.data();
+                            if (tile.multiply_while == nullptr || is_complete) {
                                 tile.multiply(height, depth / tile.group, left.tile(first, depth), left.row,
-                                              left.group == 0 ? height : left.group, right, sums.data(),
-                                              (t + 1) * fetched <= depth * tile.columns ? next + t * fetched : right);
-                                finish(sums.data(), row + first, height, column, columns, depth_begin, is_last);
+                                              left.group == 0 ? height : left.group, right, onto ? to : sums.data(),
+                                              (t + 1) * fetched <= depth * tile.columns ? next + t * fetched : right, onto);
+                                if (!is_complete) finish(sums.data(), row + first, height, column, columns, depth_begin, is_last);
                                 continue;
                             }
                             detail::Finishing<Sum, FinishTile> finishing{finish, sums.data(), tile.columns, row + first, height,
                                                                          column, columns,     depth_begin,  is_last};
                             tile.multiply_while(height, depth / tile.group, left.tile(first, depth), left.row, right, sums.data(),
-                                                next + t * share, next == right ? 0 : share * sizeof(B), {finishing.run, &finishing});
+                                                next + t * share, next == right ? 0 : share * sizeof(B), onto, {finishing.run, &finishing});
                         }
                     }
                 }
@@ -4250,7 +4276,9 @@ void pack_panels(const PanelLayout& layout, std::size_t k, std::size_t n, const 
 
 namespace detail {
 
-/// The last step of a product's tiles: into `target` through `finish`.
+/// The last step of a product's tiles: into `target` through `finish`, or added to it where `accumulate` is set, and `finish` says
+/// nothing. Then an element's sum goes on, product after product, in the order of the depth: it has the bits of one sum, however the
+/// depth was cut (see TileKernel::multiply).
 template <Real T>
 struct FinishInto {
     const KernelSet<T>& set;
@@ -4265,16 +4293,29 @@ struct FinishInto {
 
     void fetch(std::size_t row, std::size_t column, std::size_t columns) const { fetch_to_write(at(row, column), columns); }
 
+    /// Where a tile's sums go on from what the target holds: in the target, if its rows lie as the tile's do and nothing else
+    /// would be written, or in `sums`, to which they are copied. Null: they begin at 0.
+    T* continued(T* sums, std::size_t row, std::size_t rows, std::size_t column, std::size_t columns) const {
+        if (!accumulate) return nullptr;
+        T* const from = at(row, column);
+        if (target.row_stride == tile_columns && (columns == tile_columns || target.panel_stride > tile_columns)) return from;
+        for (std::size_t i = 0; i < rows; ++i) {
+            std::copy_n(from + i * target.row_stride, columns, sums + i * tile_columns);
+            std::fill_n(sums + i * tile_columns + columns, tile_columns - columns, T{0});
+        }
+        return sums;
+    }
+
     void operator()(const T* sums, std::size_t row, std::size_t rows, std::size_t column, std::size_t columns,
                     std::size_t depth_begin, bool is_last) const {
-        set.finish_tile(sums, tile_columns, rows, columns, at(row, column), target.row_stride, accumulate || depth_begin > 0,
+        set.finish_tile(sums, tile_columns, rows, columns, at(row, column), target.row_stride, !accumulate && depth_begin > 0,
                         is_last ? finish.at(row, column) : Finish<T>{});
     }
 };
 
 }  // namespace detail
 
-/// target (+)= a[m, k] · panels, then what `finish` says, in the tile's type.
+/// target (+)= a[m, k] · panels, then what `finish` says, in the tile's type; see FinishInto.
 template <Real T, class A, class Epilogue = NoEpilogue>
 void gemm_panels(std::size_t m, std::size_t n, std::size_t k, const Operand<A>& a, const T* panels,
                  const Target<T>& target, bool accumulate, const Finish<T>& finish = {},
@@ -4332,7 +4373,7 @@ void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& 
                 const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
                 set.tile.multiply(height, depth, left.tile(first, depth), left.row,
                                   left.group == 0 ? height : left.group, scratch.right.data(), sums.data(),
-                                  scratch.right.data());
+                                  scratch.right.data(), false);
                 set.finish_tile(sums.data(), layout.width, height, columns, c + first * c_stride + column, c_stride,
                                 accumulate || depth_begin > 0, {});
             }
@@ -6964,8 +7005,8 @@ struct TrainingRules {
 namespace tandem::inline TANDEM_ABI {
 
 /// A batch in parts: all of a part's pairs are in memory at a time. The parts are dealt out in `shares`, runs of as many parts each; a rank has
-/// one or several neighbouring shares. Within a share gradients are added up part by part, and the shares' sums as a binary tree of neighbours: so
-/// the gradient depends on the shares, and not on how many ranks compute them.
+/// one or several neighbouring shares. Within a share gradients are added up pair by pair in order, and the shares' sums as a binary tree of
+/// neighbours: so the gradient depends on the shares, and neither on how many ranks compute them nor on how large their parts are.
 struct BatchParts {
     std::size_t count = 0, part = 0;
     std::size_t shares = 1;  ///< a power of two, and no fewer than there are ranks
@@ -6979,8 +7020,8 @@ struct BatchParts {
     std::size_t own_parts() const { return parts() / ranks_count(); }
     std::size_t first_part() const { return ranks == nullptr ? 0 : ranks->rank() * own_parts(); }
 
-    /// This rank's parts in the order in which they are computed: all are embedded, and then all but the last one again, to be passed back through
-    /// behind it, which is still in memory: share after share from the last one on, of each share the last part first.
+    /// This rank's parts in the order in which they are computed: all are embedded, from the last one to the first, which is still in memory when it
+    /// is passed back through, and then all the others again in order, each passed back through.
     std::size_t computed() const { return 2 * own_parts() - 1; }
     std::size_t part_at(std::size_t i) const;
 
@@ -7690,10 +7731,23 @@ void initialise_part(Part& part, Random& random, const InitScale& scale) {
     }
 }
 
-/// What a backward pass computes again instead of finding it in memory. `blocks`: a transformer keeps the inputs of its residual
-/// blocks, and what the last one left; every other block is run once more before its backward pass (Chen et al. 2016,
-/// arXiv:1604.06174; open_clip's --grad-checkpointing). Gradients are the same to the bit; a forward pass has one backward pass.
-enum class Recompute { nothing, blocks };
+/// What a backward pass computes again instead of finding it in memory: of a transformer the `first` blocks from the front, of which the
+/// inputs alone are kept, and which are run once more before their backward pass (Chen et al. 2016, arXiv:1604.06174; all of them:
+/// open_clip's --grad-checkpointing). What the last block left is there anyway. Gradients are the same to the bit; a forward pass has one
+/// backward pass.
+struct Recompute {
+    std::size_t first = 0;
+
+    static const Recompute nothing, blocks;
+
+    /// Blocks of so many that are computed again.
+    constexpr std::size_t of(std::size_t layers) const { return std::min(first, layers - 1); }
+    friend constexpr bool operator==(const Recompute&, const Recompute&) = default;
+};
+/// No block.
+inline constexpr Recompute Recompute::nothing{};
+/// All blocks.
+inline constexpr Recompute Recompute::blocks{std::numeric_limits<std::size_t>::max()};
 
 /// What a part costs for one sequence of some number of tokens. Memory counts scalars of the compute type.
 struct Cost {
@@ -7707,21 +7761,17 @@ struct Cost {
     std::size_t inference = 0;  ///< held by a forward pass that keeps nothing
     std::size_t saved = 0;      ///< kept from the forward pass for the backward pass
     std::size_t scratch = 0;    ///< what the backward pass needs beside that, blocks in turn
-    std::size_t spared = 0;     ///< of `saved`, what is not kept where blocks are computed again
 
     /// All that a training step holds for one item.
-    constexpr std::size_t training(Recompute recompute = Recompute::nothing) const {
-        return saved - (recompute == Recompute::blocks ? spared : 0) + scratch;
-    }
+    constexpr std::size_t training() const { return saved + scratch; }
 
     friend constexpr Cost operator+(const Cost& a, const Cost& b) {
-        return {a.parameters + b.parameters, a.matrices + b.matrices,   a.tables + b.tables,
-                a.flops + b.flops,           a.executed + b.executed,   a.inference + b.inference,
-                a.saved + b.saved,           a.scratch + b.scratch,     a.spared + b.spared};
+        return {a.parameters + b.parameters, a.matrices + b.matrices,   a.tables + b.tables, a.flops + b.flops,
+                a.executed + b.executed,     a.inference + b.inference, a.saved + b.saved,   a.scratch + b.scratch};
     }
     friend constexpr Cost operator*(std::size_t n, const Cost& a) {
         return {n * a.parameters, n * a.matrices,  n * a.tables, n * a.flops,
-                n * a.executed,   n * a.inference, n * a.saved,  n * a.scratch, n * a.spared};
+                n * a.executed,   n * a.inference, n * a.saved,  n * a.scratch};
     }
     friend constexpr bool operator==(const Cost&, const Cost&) = default;
 };
@@ -9358,12 +9408,20 @@ struct Transformer {
 
     explicit Transformer(std::size_t layers) : resblocks(layers) {}
 
-    /// streams[i] is the input of block i; the last one is the output.
+    /// streams[place(i)] is the input of block i; the last one is the output.
     struct Saved {
         std::vector<Tensor<C, Shape<dynamic, width>>> streams{2};
         std::vector<typename Layer::Saved> blocks{1};
         Tensor<C, Shape<dynamic, width>> scratch, picked;
-        Recompute recompute = Recompute::nothing;  ///< where blocks are computed again, they all have blocks[0] in turn
+        Recompute recompute = Recompute::nothing;
+        /// So many blocks from the front learn nothing, nor does what stands before them: the backward pass ends behind them, and they keep nothing.
+        std::size_t locked = 0;
+
+        /// Blocks from the front that keep nothing: they have blocks[0] in turn, before or after the first one that does.
+        std::size_t unkept(std::size_t layers) const { return std::min(layers - 1, std::max(locked, recompute.of(layers))); }
+        /// Of the input of block i where it is kept; locked blocks have two streams in turn.
+        std::size_t place(std::size_t i) const { return locked == 0 ? i : i < locked ? i % 2 : 2 + i - locked; }
+
         /// What stochastic depth drops of each block, which has it while it runs: see with_drops.
         struct Drops {
             std::vector<C> mixer, mlp;
@@ -9388,15 +9446,15 @@ struct Transformer {
     }
 
     /// Returns the output, which stands in `saved`. With `keep`, all that backward needs is kept; without, each
-    /// block overwrites what the one before it left. Stochastic depth drops what `random` draws, where it is given.
-    Rows<C, width> forward(const Sequences<C>& sequences, Saved& saved, bool keep, Random* random) const {
-        prepare(sequences, saved, keep, random);
+    /// block overwrites what the one before it left. Stochastic depth drops what `random` draws, one for each sequence, where it is given.
+    Rows<C, width> forward(const Sequences<C>& sequences, Saved& saved, bool keep, std::span<Random> random) const {
+        prepare(saved, keep, random);
         return forward_blocks(layers(), sequences, saved, keep);
     }
 
     /// The output of the first `count` blocks, as forward computes it without `keep`.
     Rows<C, width> forward_first(std::size_t count, const Sequences<C>& sequences, Saved& saved) const {
-        prepare(sequences, saved, false, nullptr);
+        prepare(saved, false, {});
         return forward_blocks(count, sequences, saved, false);
     }
 
@@ -9417,29 +9475,31 @@ struct Transformer {
 
     /// The rows of the output that `picked` names, one in every sequence: <sequences, width>.
     Rows<C, width> forward_picked(const Sequences<C>& sequences, std::span<const std::size_t> picked, Saved& saved,
-                                  bool keep, Random* random) const {
-        prepare(sequences, saved, keep, random);
+                                  bool keep, std::span<Random> random) const {
+        prepare(saved, keep, random);
         const Rows<C, width> from = forward_blocks(layers() - 1, sequences, saved, keep);
         saved.picked.resize(picked.size());
+        const bool keeps = keep && saved.locked < layers();
         with_drops(layers() - 1, saved, keep, [&](auto& block) {
-            resblocks.back().forward_picked(from, saved.picked, sequences, picked, block, keep);
+            resblocks.back().forward_picked(from, saved.picked, sequences, picked, block, keeps);
         });
         return saved.picked;
     }
 
-    /// In place g = the gradient of the input, given that of the output.
+    /// In place g = the gradient of the input, or of the first block's that is not locked, given that of the output.
     void backward(Rows<C, width> g, const Sequences<C>& sequences, Saved& saved,
                   Transformer& gradient) const requires Trainable<T> {
         backward_blocks(layers(), g, sequences, saved, gradient);
     }
 
-    /// g = the gradient of the input, given that of forward_picked's result, which is overwritten.
+    /// g = the same, given the gradient of forward_picked's result, which is overwritten.
     void backward_picked(Rows<C, width> g_picked, Rows<C, width> g, const Sequences<C>& sequences,
                          std::span<const std::size_t> picked, Saved& saved,
                          Transformer& gradient) const requires Trainable<T> {
+        if (saved.locked >= layers()) return;
         saved.scratch.resize(g.extent(0));
         with_drops(layers() - 1, saved, true, [&](auto& block) {
-            resblocks.back().backward_picked(saved.streams[layers() - 1], g_picked, g, saved.scratch, sequences, picked, block,
+            resblocks.back().backward_picked(saved.streams[saved.place(layers() - 1)], g_picked, g, saved.scratch, sequences, picked, block,
                                              gradient.resblocks.back());
         });
         backward_blocks(layers() - 1, g, sequences, saved, gradient);
@@ -9466,10 +9526,10 @@ struct Transformer {
 private:
     std::size_t layers() const { return resblocks.size(); }
 
-    void prepare(const Sequences<C>& sequences, Saved& saved, bool keep, Random* random) const {
-        const bool recomputes = saved.recompute == Recompute::blocks;
-        if (const std::size_t held = recomputes ? 1 : layers(); keep && (saved.blocks.size() != held || saved.streams.size() != layers() + 1)) {
-            std::vector<Tensor<C, Shape<dynamic, width>>> streams(layers() + 1);
+    void prepare(Saved& saved, bool keep, [[maybe_unused]] std::span<Random> random) const {
+        const std::size_t held = layers() - saved.unkept(layers()), passed = saved.place(layers()) + 1;
+        if (keep && (saved.blocks.size() != held || saved.streams.size() != passed)) {
+            std::vector<Tensor<C, Shape<dynamic, width>>> streams(passed);
             streams.front() = std::move(saved.streams.front());
             saved.streams = std::move(streams);
             saved.blocks = std::vector<typename Layer::Saved>(held);
@@ -9481,16 +9541,17 @@ private:
                 const double rate =
                     layers() > 1 ? parts.drop_path_rate * static_cast<double>(i) / static_cast<double>(layers() - 1)
                                  : 0;
-                draw(saved.drops[i].mixer, sequences.count(), rate, random);
-                draw(saved.drops[i].mlp, sequences.count(), rate, random);
+                draw(saved.drops[i].mixer, rate, random);
+                draw(saved.drops[i].mlp, rate, random);
             }
         }
     }
 
     /// body(what is kept of block `layer`), with what stochastic depth drops of it.
     template <class Body>
-    static void with_drops(std::size_t layer, Saved& saved, bool keep, const Body& body) {
-        auto& block = saved.blocks[keep && saved.recompute == Recompute::nothing ? layer : 0];
+    void with_drops(std::size_t layer, Saved& saved, bool keep, const Body& body) const {
+        const std::size_t unkept = saved.unkept(layers());
+        auto& block = saved.blocks[keep && layer > unkept ? layer - unkept : 0];
         const auto exchange = [&] {
             if constexpr (parts.drop_path_rate > 0) {
                 typename Saved::Drops& drops = saved.drops[keep ? layer : 0];
@@ -9504,35 +9565,37 @@ private:
     }
 
     /// 0 with probability `rate`, else 1 / (1 − rate), so that the mean is 1.
-    static void draw(std::vector<C>& drop, std::size_t count, double rate, Random* random) {
-        drop.resize(random != nullptr && rate > 0 ? count : 0);
-        for (C& factor : drop) factor = random->uniform() < rate ? C{0} : static_cast<C>(1 / (1 - rate));
+    static void draw(std::vector<C>& drop, double rate, std::span<Random> random) {
+        drop.resize(rate > 0 ? random.size() : 0);
+        std::transform(random.begin(), random.begin() + static_cast<std::ptrdiff_t>(drop.size()), drop.begin(),
+                       [&](Random& of_sequence) { return of_sequence.uniform() < rate ? C{0} : static_cast<C>(1 / (1 - rate)); });
     }
 
     Rows<C, width> forward_blocks(std::size_t count, const Sequences<C>& sequences, Saved& saved, bool keep) const {
         const std::size_t rows = saved.streams.front().extent(0);
         for (std::size_t i = 0; i < count; ++i) {
-            auto& from = saved.streams[keep ? i : i % 2];
-            auto& to = saved.streams[keep ? i + 1 : (i + 1) % 2];
+            auto& from = saved.streams[keep ? saved.place(i) : i % 2];
+            auto& to = saved.streams[keep ? saved.place(i + 1) : (i + 1) % 2];
             to.resize(rows);
-            const bool keeps = keep && (saved.recompute == Recompute::nothing || i + 1 == layers());
+            const bool keeps = keep && i >= saved.unkept(layers()) && i >= saved.locked;
             with_drops(i, saved, keep, [&](auto& block) { resblocks[i].forward(from, to, sequences, block, keeps); });
         }
-        return saved.streams[keep ? count : count % 2];
+        return saved.streams[keep ? saved.place(count) : count % 2];
     }
 
     void backward_blocks(std::size_t count, Rows<C, width> g, const Sequences<C>& sequences, Saved& saved,
                          Transformer& gradient) const requires Trainable<T> {
         saved.scratch.resize(g.extent(0));
-        const bool recomputes = saved.recompute == Recompute::blocks;
-        if (count > 1 && !recomputes) saved.blocks[0].lend(saved.blocks[count - 1]);
-        for (std::size_t i = count; i-- > 0;) {
+        const std::size_t unkept = saved.unkept(layers());
+        if (count > unkept + 1) saved.blocks[0].lend(saved.blocks[count - 1 - unkept]);
+        for (std::size_t i = count; i-- > saved.locked;) {
+            auto& from = saved.streams[saved.place(i)];
             with_drops(i, saved, true, [&](auto& block) {
                 // What comes out is there already: in the stream that the block behind has no more use for.
-                if (recomputes && i + 1 < layers()) resblocks[i].forward(saved.streams[i], saved.streams[i + 1], sequences, block, true);
-                resblocks[i].backward(saved.streams[i], g, saved.scratch, sequences, block, gradient.resblocks[i]);
+                if (i < unkept) resblocks[i].forward(from, saved.streams[saved.place(i + 1)], sequences, block, true);
+                resblocks[i].backward(from, g, saved.scratch, sequences, block, gradient.resblocks[i]);
             });
-            if (i > 0 && !recomputes) saved.blocks[i].lend(saved.blocks[i - 1]);
+            if (i > unkept) saved.blocks[i - unkept].lend(saved.blocks[i - unkept - 1]);
         }
     }
 };
@@ -9589,18 +9652,20 @@ constexpr std::size_t picked_mixer_saved(const BlockShape& shape, std::size_t to
 }
 
 /// `layers` blocks, the streams between them, and the backward pass's own two. FLOPs and parameters are those of whole
-/// blocks; what is executed and held knows that the last block computes one row where `picks` is set.
+/// blocks; what is executed and held knows that the last block computes one row where `picks` is set, and what is kept which blocks are
+/// computed again.
 constexpr Cost transformer_cost(const BlockShape& shape, std::size_t tokens, std::size_t layers, const auto& parts,
-                                bool picks) {
+                                bool picks, Recompute recompute) {
     const Cost block = block_cost(shape, tokens, parts);
     const Cost last = picks ? picked_block_cost(shape, tokens, parts) : block;
     const std::size_t rows = tokens * shape.width;
     Cost total = layers * block;
     total.executed = (layers - 1) * block.executed + last.executed;
     total.saved = (layers - 1) * block.saved + last.saved + rows;
-    // All blocks have the memory of one, in which a block that picks has its own queries and keys beside the others'.
-    total.spared = (layers - 1) * (block.saved - rows);
-    if (layers > 1) total.spared -= std::max(block.saved - rows, last.saved) - last.saved + (picks ? picked_mixer_saved(shape, tokens, parts) : 0);
+    // Blocks that are computed again have the memory of the one behind them; if that is one that picks, it has its own queries and keys beside theirs.
+    const std::size_t again = recompute.of(layers);
+    total.saved -= again * (block.saved - rows);
+    if (again > 0 && again + 1 == layers) total.saved += std::max(block.saved - rows, last.saved) - last.saved + (picks ? picked_mixer_saved(shape, tokens, parts) : 0);
     total.inference = (layers > 1 ? block.inference : 0) + (picks || layers == 1 ? last.inference : 0) + 2 * rows;
     total.scratch = (layers > 1 ? block.scratch : 0) + (picks || layers == 1 ? last.scratch : 0) + 2 * rows;
     return total;
@@ -9736,14 +9801,10 @@ struct AttentionPool {
             {saved.queries_gradient.data(), width, saved.kv_gradient.data(), 2 * width,
              saved.kv_gradient.data() + width, 2 * width});
         kv.backward(x, saved.kv_gradient, dx, gradient.kv);
-        // All sequences share one query.
-        C* const sums = saved.stream_gradient.data();
-        std::fill_n(sums, width, C{0});
-        detail::add_column_sums<C>(count, width, {saved.queries_gradient.data(), width}, sums);
-        const Rows<C, width> query_gradient(sums, {{1, width}}), latent_gradient(saved.scratch.data(), {{1, width}});
-        q.backward(latent.view(), query_gradient, latent_gradient, gradient.q);
-        std::transform(gradient.latent.data(), gradient.latent.data() + width, latent_gradient.data(),
-                       gradient.latent.data(), std::plus<C>());
+        // All sequences share one query. Its gradients go on from sequence to sequence, as all others do.
+        for (std::size_t i = 0; i < count; ++i) std::copy_n(latent.data(), width, saved.stream_gradient.data() + i * width);
+        q.backward(saved.stream_gradient, saved.queries_gradient, saved.scratch, gradient.q);
+        detail::add_column_sums<C>(count, width, {saved.scratch.data(), width}, gradient.latent.data());
     }
 
 private:
@@ -10673,9 +10734,9 @@ struct VitConfig {
     }
 
     /// For one image, without the projection.
-    constexpr Cost cost() const {
+    constexpr Cost cost(Recompute recompute = Recompute::nothing) const {
         require();
-        return stem_cost() + token_cost() + blocks_cost() + head_cost();
+        return stem_cost() + token_cost() + blocks_cost(recompute) + head_cost();
     }
 
     // Its parts, as describe() lists them.
@@ -10688,8 +10749,8 @@ struct VitConfig {
         const Cost norm_before = no_ln_pre ? Cost{} : norm.cost(width, tokens());
         return total + norm_before + tokens() * width * held_cost(1);
     }
-    constexpr Cost blocks_cost() const {
-        return nn::transformer_cost(block_shape(), tokens(), layers, block_parts(), PicksRow<Pooling>);
+    constexpr Cost blocks_cost(Recompute recompute = Recompute::nothing) const {
+        return nn::transformer_cost(block_shape(), tokens(), layers, block_parts(), PicksRow<Pooling>, recompute);
     }
     constexpr Cost head_cost() const { return detail::head_cost_of(*this, tokens()); }
 
@@ -10805,17 +10866,17 @@ struct TextConfig {
 
     /// For one caption of `tokens` tokens, the end-of-text token included; of the whole context unless given. Without the
     /// projection.
-    constexpr Cost cost(std::size_t tokens = 0) const {
+    constexpr Cost cost(std::size_t tokens = 0, Recompute recompute = Recompute::nothing) const {
         require();
-        return token_cost(tokens) + blocks_cost(tokens) + head_cost(tokens);
+        return token_cost(tokens) + blocks_cost(tokens, recompute) + head_cost(tokens);
     }
 
     constexpr Cost token_cost(std::size_t tokens = 0) const {
         const Cost tables{.parameters = (vocabulary + places() + token_types) * width, .tables = vocabulary * width};
         return ln_embed ? tables + norm.cost(width, computed(tokens)) + held_cost(computed(tokens) * width) : tables;
     }
-    constexpr Cost blocks_cost(std::size_t tokens = 0) const {
-        return nn::transformer_cost(block_shape(), computed(tokens), layers, block_parts(), PicksRow<Pooling>);
+    constexpr Cost blocks_cost(std::size_t tokens = 0, Recompute recompute = Recompute::nothing) const {
+        return nn::transformer_cost(block_shape(), computed(tokens), layers, block_parts(), PicksRow<Pooling>, recompute);
     }
     constexpr Cost head_cost(std::size_t tokens = 0) const { return detail::head_cost_of(*this, computed(tokens)); }
 
@@ -10920,6 +10981,17 @@ namespace tandem::inline TANDEM_ABI {
 
 namespace detail {
 
+/// Of a tower, whose blocks, if it has any, may be computed again.
+constexpr Cost tower_cost(const auto& tower, Recompute recompute) {
+    if constexpr (requires { tower.cost(recompute); }) {
+        return tower.cost(recompute);
+    } else if constexpr (requires { tower.cost(std::size_t{}, recompute); }) {
+        return tower.cost(std::size_t{}, recompute);
+    } else {
+        return tower.cost();
+    }
+}
+
 /// The projection of the library's own towers, whose cost() leaves it out.
 constexpr Cost projection_cost(const auto& tower, std::size_t embedding) {
     if constexpr (requires { tower.projection_cost(embedding); }) {
@@ -10941,20 +11013,21 @@ constexpr Cost projection_cost(const auto& tower, std::size_t embedding) {
 
 }  // namespace detail
 
-/// What the image side costs for one image, projection included: the figures of open_clip's docs/model_profile.csv.
-constexpr Cost image_cost(const auto& config) {
-    return config.vision.cost() + detail::projection_cost(config.vision, config.embedding);
+/// What the image side costs for one image, projection included: the figures of open_clip's docs/model_profile.csv. What training
+/// keeps is without what it computes again.
+constexpr Cost image_cost(const auto& config, Recompute recompute = Recompute::nothing) {
+    return detail::tower_cost(config.vision, recompute) + detail::projection_cost(config.vision, config.embedding);
 }
 
 /// What the text side costs for one caption of `tokens` tokens, the end-of-text token included, or of the full context;
 /// projection included.
-constexpr Cost text_cost(const auto& config, std::size_t tokens = 0) {
+constexpr Cost text_cost(const auto& config, std::size_t tokens = 0, Recompute recompute = Recompute::nothing) {
     const Cost projection = detail::projection_cost(config.text, config.embedding);
-    Cost total = config.text.cost() + projection;
-    if constexpr (requires { config.text.cost(tokens); }) {
+    Cost total = detail::tower_cost(config.text, recompute) + projection;
+    if constexpr (requires { config.text.cost(tokens, recompute); }) {
         if (tokens > 0) {
             const std::size_t dense = total.flops;
-            total = config.text.cost(tokens) + projection;
+            total = config.text.cost(tokens, recompute) + projection;
             total.flops = dense;  // the naive model pads
         }
     }
@@ -10967,13 +11040,13 @@ constexpr Cost text_cost(const auto& config, std::size_t tokens = 0) {
 namespace detail {
 
 /// Of one image–text pair, or of one item of a tower.
-constexpr Cost whole_cost(const auto& config) {
+constexpr Cost whole_cost(const auto& config, Recompute recompute = Recompute::nothing) {
     if constexpr (HasTwoTowers<std::remove_cvref_t<decltype(config)>>) {
-        Cost total = image_cost(config) + text_cost(config);
+        Cost total = image_cost(config, recompute) + text_cost(config, 0, recompute);
         total.parameters += config.logit_bias ? 2 : 1;
         return total;
     } else {
-        return config.cost();
+        return tower_cost(config, recompute);
     }
 }
 
@@ -11003,7 +11076,7 @@ constexpr std::size_t executed_flops(const auto& config) { return detail::whole_
 /// Bytes of activations that a training step holds for one pair, or one item of a tower, in elements of C.
 template <class C = float>
 constexpr std::size_t training_bytes(const auto& config, Recompute recompute = Recompute::nothing) {
-    return detail::whole_cost(config).training(recompute) * sizeof(C);
+    return detail::whole_cost(config, recompute).training() * sizeof(C);
 }
 
 /// Bytes that each of several ranks sends in a training step on a batch of so many pairs (see BatchParts): gradients twice, but for the part that a
@@ -11343,7 +11416,9 @@ public:
         Tensor<C, Shape<dynamic, width>> embedded, gradient, picked_gradient;
         std::vector<std::size_t> offsets, rows;
         kernels::Activation gelu = kernels::Activation::gelu;
-        Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
+        std::vector<Random> random;  ///< of each item: draws what the next forward pass with `keep` leaves out of it; none: nothing
+        /// Groups from the front that learn nothing: what makes the blocks' input, and blocks. The backward pass ends behind them.
+        std::size_t locked = 0;
 
         Sequences<C> sequences() const {
             return {.offsets = offsets, .positions = {}, .causal = stand_in.causal, .rotations = rotations(), .gelu = gelu};
@@ -11374,11 +11449,12 @@ public:
     /// The same through blocks that are another tower's.
     void forward(Input ids, Rows<C, Embedding> embeddings, Workspace& work, bool keep, const Blocks& blocks) const {
         const std::size_t count = ids.extent(0);
+        work.blocks.locked = work.locked == 0 ? 0 : work.locked - 1;
         if (keep || is_padded) {
             work.ids.resize(count);
             std::copy_n(ids.data(), ids.size(), work.ids.data());
             if constexpr (stand_in.token_dropout > 0) {
-                for (std::size_t i = 0; keep && i < count; ++i) drop_tokens(work.ids[i].elements(), work.random);
+                for (std::size_t i = 0; keep && i < work.random.size(); ++i) drop_tokens(work.ids[i].elements(), work.random[i]);
             }
             ids = work.ids;
         }
@@ -11464,6 +11540,7 @@ public:
                            gradient.head_);
             blocks.backward(work.gradient, sequences, work.blocks, blocks_gradient);
         }
+        if (work.locked > 0) return;
         if constexpr (has_norm)
             ln_embed_.backward(work.embedded, work.gradient, work.gradient, work.norm, gradient.ln_embed_, false);
         table_.backward(work.ids, work.gradient, work.offsets, gradient.table_);
@@ -11544,10 +11621,11 @@ private:
 
     Rows<const C, width> run_blocks(const Blocks& blocks, const Sequences<C>& sequences, Workspace& work,
                                     bool keep) const {
+        const std::span<Random> drawing = keep ? std::span<Random>(work.random) : std::span<Random>();
         if constexpr (Head::picks_row) {
-            return blocks.forward_picked(sequences, work.rows, work.blocks, keep, keep ? &work.random : nullptr);
+            return blocks.forward_picked(sequences, work.rows, work.blocks, keep, drawing);
         } else {
-            return blocks.forward(sequences, work.blocks, keep, keep ? &work.random : nullptr);
+            return blocks.forward(sequences, work.blocks, keep, drawing);
         }
     }
 
@@ -11629,10 +11707,13 @@ public:
         Tensor<C, Shape<dynamic, width>> patches, embedded, kept, gradient, picked_gradient;
         std::vector<std::size_t> offsets, rows, positions, chosen;
         kernels::Activation gelu = kernels::Activation::gelu;
-        Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
+        std::vector<Random> random;  ///< of each item: draws what the next forward pass with `keep` leaves out of it; none: nothing
         bool drops = true;      ///< whether it leaves out anything
 
-        Random* drawing(bool keep) { return keep && drops ? &random : nullptr; }
+        /// Groups from the front that learn nothing: what makes the blocks' input, and blocks. The backward pass ends behind them.
+        std::size_t locked = 0;
+
+        std::span<Random> drawing(bool keep) { return keep && drops ? std::span<Random>(random) : std::span<Random>(); }
 
         Sequences<C> sequences() const {
             return {.offsets = offsets, .positions = positions, .causal = false, .rotations = rotations(), .gelu = gelu};
@@ -11660,6 +11741,7 @@ public:
     /// images <N, 3, height, width>, already normalised, to embeddings <N, Embedding>, not normalised. `keep` keeps what
     /// backward needs, and leaves out what the config's dropouts draw.
     void forward(Input images, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const {
+        work.blocks.locked = work.locked == 0 ? 0 : work.locked - 1;
         embed(images, work, keep);
         const Sequences<C> sequences = work.sequences();
         head_.forward(run_blocks(sequences, work, keep), embeddings, sequences, Tokens::prefix, work.head, keep);
@@ -11718,6 +11800,7 @@ public:
                            work.head, gradient.head_);
             transformer_.backward(work.gradient, sequences, work.blocks, gradient.transformer_);
         }
+        if (work.locked > 0) return;
         if constexpr (has_norm) {
             ln_pre_.backward(before_norm(work, may_drop && work.drops), work.gradient, work.gradient, work.norm, gradient.ln_pre_,
                              false);
@@ -11780,7 +11863,7 @@ private:
     /// From images to the input of the blocks.
     void embed(Input images, Workspace& work, bool keep) const {
         const std::size_t count = images.extent(0);
-        const bool drops = may_drop && work.drawing(keep) != nullptr;
+        const bool drops = may_drop && !work.drawing(keep).empty();
         work.patches.resize(count * Tokens::patches);
         work.embedded.resize(count * Tokens::tokens);
         stem_.forward(images, work.patches, work.stem, keep);
@@ -11824,7 +11907,7 @@ private:
             std::vector<std::size_t> order(Tokens::patches);
             for (std::size_t i = 0; drops && i < count; ++i) {
                 std::iota(order.begin(), order.end(), Tokens::prefix);
-                shuffle(order, work.random);
+                shuffle(order, work.random[i]);
                 std::sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(chosen));
                 for (std::size_t token = 0; token < length; ++token) {
                     work.positions.push_back(token < Tokens::prefix ? token : order[token - Tokens::prefix]);
@@ -12328,7 +12411,7 @@ public:
         }
     }
 
-    /// Whether a tower has transformer blocks, which Recompute::blocks is about. A convolutional one has none.
+    /// Whether a tower has transformer blocks, which Recompute is about. A convolutional one has none.
     static constexpr bool recomputes_image = requires(Workspace& work) { work.vision.blocks.recompute; };
     static constexpr bool recomputes_text = requires(Workspace& work) { work.text.blocks.recompute; };
 
@@ -12336,13 +12419,13 @@ public:
     static constexpr bool normalises_batches = requires(Workspace& work) { work.vision.uses_running_means; };
 
     /// The same for `count` pairs of which `part` are in memory at a time, with what the towers keep of them: each part is embedded, the
-    /// loss has the embeddings of all, and each part but the last is embedded once more to pass its gradient on (Gao et al. 2021,
+    /// loss has the embeddings of all, and each part but the first is embedded once more to pass its gradient on (Gao et al. 2021,
     /// arXiv:2101.06983). pairs(first, last) gives a part: something with `images` and `ids`, the same ones each time it is asked for;
-    /// asked in order for all, and then in order for all but the last. Gradients are those of the whole batch, but for sums in another
-    /// order and for what the config's dropouts leave out: a part draws the same both times, parts of another size draw otherwise. Not for
-    /// models that normalise batches.
+    /// asked from the last part to the first, and then in order for all but the first. Gradients are those of the whole batch, to the bit:
+    /// sums go on from pair to pair, and dropouts draw for each pair alone. In amp_bf16 products take many tokens in a step, and sums differ in
+    /// their last bits where a part ends within one. Not for models that normalise batches.
     ///
-    /// With work.shares, sums are those of BatchParts, and parts are asked for in its order. With work.ranks, each computes its parts, all have
+    /// With work.shares, sums are those of BatchParts. With work.ranks, each computes its parts, all have
     /// the embeddings of all, and the gradient, which must be zero before (see zero_parameters), comes out the same everywhere; it is exchanged while a text tower that
     /// has blocks of its own is still passed back through.
     template <class Pairs, class L>
@@ -12463,6 +12546,13 @@ private:
         }
     }
 
+    /// What the items [first, last) of a tower draw from.
+    static void draw_for(std::size_t first, std::size_t last, Random tower, std::vector<Random>& random) {
+        const Seed seed{tower.next()};
+        random.clear();
+        for (std::size_t i = first; i < last; ++i) random.emplace_back(seed, i);
+    }
+
     static void normalize_embeddings(Embeddings& embeddings, Tensor<C, Shape<dynamic>>& lengths) {
         lengths.resize(embeddings.extent(0));
         nn::normalize_rows<C>(embeddings.extent(0), embedding, embeddings.data(), lengths.data());
@@ -12528,8 +12618,8 @@ private:
         parts.check("Clip::loss_and_gradient");
         if (is_shared && work.lock_image != work.lock_text)
             throw Error("Clip::loss_and_gradient", "both towers locked or none, since they share their blocks", "one of them");
-        if (work.recompute == Recompute::blocks && !recomputes_image && !recomputes_text)
-            throw Error("Clip::loss_and_gradient", "a tower of transformer blocks, which Recompute::blocks is about", "none");
+        if (work.recompute != Recompute::nothing && !recomputes_image && !recomputes_text)
+            throw Error("Clip::loss_and_gradient", "a tower of transformer blocks, which Recompute is about", "none");
         if constexpr (recomputes_image) work.vision.blocks.recompute = work.recompute;
         if constexpr (recomputes_text) work.text.blocks.recompute = work.recompute;
         const bool has_ranks = parts.ranks_count() > 1;
@@ -12538,10 +12628,9 @@ private:
         // Locked towers embed once.
         const auto forward = [&](std::size_t number, bool with_locked) {
             const std::size_t first = number * part, last = std::min(first + part, count);
-            // A part draws the same each time it is computed.
-            const Seed dropout = first == 0 ? work.dropout : Seed{Random(work.dropout, 1 + first).next()};
-            if constexpr (requires { work.vision.random; }) work.vision.random = Random(dropout, 0);
-            if constexpr (requires { work.text.random; }) work.text.random = Random(dropout, 1);
+            // A pair draws the same each time it is computed, whatever stands beside it.
+            if constexpr (requires { work.vision.random; }) draw_for(first, last, Random(work.dropout, 0), work.vision.random);
+            if constexpr (requires { work.text.random; }) draw_for(first, last, Random(work.dropout, 1), work.text.random);
             const auto& batch = pairs(first, last);
             if (batch.images.extent(0) != last - first || batch.ids.extent(0) != last - first)
                 throw Error("Clip::loss_and_gradient", std::to_string(last - first) + " images and as many captions",
@@ -19587,13 +19676,13 @@ struct StepReport {
 struct TrainerOptions {
     std::size_t batch = 256;
     /// Pairs of a batch that are in memory at a time: it has the gradients of the whole one, for a forward pass more; see
-    /// Clip::loss_and_gradient. With a loss in tiles, tiled(InfoNce{}), a batch may have any size. 0: all of a share, or of the batch.
+    /// Clip::loss_and_gradient. In float and double its size changes no bit. With a loss in tiles, tiled(InfoNce{}), a batch may have any size. 0: all of a share, or of the batch.
     std::size_t micro_batch = 0;
     /// Ranks that compute a batch together, all with the same data, model and options, the path of a snapshot that all can read among them: each has
     /// its parts of the batch in memory, the first one reports, evaluates and saves. A run is bounded by steps or epochs.
     Ranks* ranks = nullptr;
-    /// How a batch's gradient is added up: see BatchParts. Runs with as many shares, and the same batch and micro_batch, end in the same bits whatever
-    /// the number of ranks, and go on from each other's snapshots; a gradient more is in memory each time that a rank's shares double. 0: as many as
+    /// How a batch's gradient is added up: see BatchParts. Runs with as many shares and the same batch (and micro_batch, in amp_bf16) end in the same bits
+    /// whatever the number of ranks, and go on from each other's snapshots; a gradient more is in memory each time that a rank's shares double. 0: as many as
     /// there are ranks.
     std::size_t shares = 0;
     std::size_t steps = 0;
@@ -19612,8 +19701,9 @@ struct TrainerOptions {
     /// Towers that stay as they are: open_clip's --lock-image and --lock-text. They embed as in inference, BatchNorm by its running means,
     /// and cost no backward pass.
     bool lock_image = false, lock_text = false;
-    RateFactor rate_factor{};  ///< of every other parameter; layer_rates() makes some
-    /// Memory for time, with the same gradients: open_clip's --grad-checkpointing.
+    /// Of every other parameter; layer_rates() makes some. Layers of a transformer from the front whose factors are all 0 cost no backward pass.
+    RateFactor rate_factor{};
+    /// Memory for time, with the same gradients: open_clip's --grad-checkpointing, or so many blocks as memory lacks.
     Recompute recompute = Recompute::nothing;
     double average_decay = 0;  ///< of a running average of the weights, from where a run begins, below 1; 0: none. See Trainer::average()
     /// Ends a run where it is set, behind the step under way, saved if there is a snapshot: a signal's handler may set it.
@@ -19718,8 +19808,8 @@ private:
             throw Error("TrainerOptions.shares", "1, since this model normalises batches as a whole", std::to_string(options_.shares));
         if (Model::normalises_batches && options_.parts().parts() > 1)
             throw Error("TrainerOptions.micro_batch", "0, since this model normalises batches as a whole", std::to_string(options_.micro_batch));
-        if (options_.recompute == Recompute::blocks && !Model::recomputes_image && !Model::recomputes_text)
-            throw Error("TrainerOptions.recompute", "Recompute::nothing, since this model has no tower of transformer blocks", "Recompute::blocks");
+        if (options_.recompute != Recompute::nothing && !Model::recomputes_image && !Model::recomputes_text)
+            throw Error("TrainerOptions.recompute", "Recompute::nothing, since this model has no tower of transformer blocks", "blocks to compute again");
         if (!takes_factor && factor_)
             throw Error("TrainerOptions", "no rate_factor and no locked tower, since this optimizer's update takes no RateFactor", "one of them");
         if constexpr (requires { optimizer_.check(); }) optimizer_.check();
@@ -19797,9 +19887,11 @@ private:
     }
 
     /// The factors of all parameters' rates, told apart by a digest.
-    [[gnu::cold]] std::string factors_text() const {
+    [[gnu::cold]] std::string read_factors() {
+        constexpr bool has_groups = HasLayerGroups<std::remove_const_t<decltype(Model::architecture)>>;
         Digest digest;
         std::size_t locked = 0;
+        std::array<std::size_t, 2> learning{~std::size_t{0}, ~std::size_t{0}};  // the first group of either tower that learns
         for_each_parameter(
             [&](const ParameterName& name, const auto&) {
                 const double factor = factor_(name.view());
@@ -19807,8 +19899,19 @@ private:
                     throw Error("TrainerOptions.rate_factor, " + std::string(name), "a finite number, 0 or above", detail::to_text(factor));
                 locked += factor == 0 ? 1 : 0;
                 digest.add(std::bit_cast<std::uint64_t>(factor));
+                if constexpr (has_groups) {
+                    const bool is_image = name.view().starts_with("visual.");
+                    if (factor == 0 || name.view().starts_with("logit_")) return;
+                    const LayerGroups groups = is_image ? image_layer_groups(Model::architecture) : text_layer_groups(Model::architecture);
+                    learning[is_image] = std::min(learning[is_image], groups.size() - 1 - groups.depth(name.view()));
+                }
             },
             std::as_const(model_));
+        // Shared blocks learn of both towers.
+        if constexpr (has_groups && !Model::architecture.shared) {
+            if constexpr (Model::recomputes_image) work_.vision.locked = std::min(learning[true], image_layer_groups(Model::architecture).count + 1);
+            if constexpr (Model::recomputes_text) work_.text.locked = std::min(learning[false], text_layer_groups(Model::architecture).count + 1);
+        }
         return digest.text() + ", " + std::to_string(locked) + " parameters locked";
     }
 
@@ -19842,7 +19945,11 @@ private:
         } else {
             add_optimizer(optimizer_);
         }
-        if (factor_) add("rate factors", factors_text());
+        if (factor_) add("rate factors", factors_);
+        // In float and double, parts of any size have the same sums.
+        if constexpr (!Real<typename Model::element>) {
+            if (parts_.parts() > 1) count("micro_batch", parts_.part);
+        }
         if constexpr (FingerprintedSource<Data>) {
             for (const auto& [name, value] : std::map<std::string, std::string>(data.fingerprint()))
                 add("data: " + name, value);
@@ -19877,7 +19984,9 @@ private:
         check(detail::epoch_size(data));
         parts_ = options_.parts();
         if (!options_.is_first_rank()) options_.log = nullptr;
-        if (factor_) factors_text();
+        if constexpr (Model::recomputes_image) work_.vision.locked = 0;
+        if constexpr (Model::recomputes_text) work_.text.locked = 0;
+        if (factor_) factors_ = read_factors();
         work_.lock_image = options_.lock_image;
         work_.lock_text = options_.lock_text;
         work_.recompute = options_.recompute;
@@ -20207,6 +20316,7 @@ private:
     Hook hook_;
     ReportHook report_hook_;
     RateFactor factor_;
+    std::string factors_;  // in words
     Model gradient_;
     std::optional<Model> average_;
     typename Model::Workspace work_;
@@ -20484,6 +20594,35 @@ TANDEM_INLINE void refuse(FaultCounts& faults, const std::string& cause, const s
     ++faults[cause][file];
 }
 
+/// What an archive's index, NAME.idx beside it, says that its own headers do not: of one that is damaged, what stands behind the damage. An
+/// index of another archive is counted and passed over.
+TANDEM_INLINE void add_by_index(const std::filesystem::path& shard, std::span<const std::byte> archive, TarContents& contents, FaultCounts& faults, bool strict) {
+    const std::filesystem::path path = std::filesystem::path(shard).replace_extension(".idx");
+    std::error_code failed;
+    if (!std::filesystem::is_regular_file(path, failed)) return;
+    std::vector<TarMember> members;
+    bool has_names = true;
+    try {
+        const MappedFile file(path);
+        has_names = !text_of(file.bytes()).starts_with("v1.1");
+        members = read_shard_index(text_of(file.bytes()), path.string());
+    } catch (const Error& error) {
+        return refuse(faults, "index that is passed over: " + std::string(error.what()).substr(path.string().size() + 2), path.string(), {}, strict);
+    }
+    const std::uint64_t read = contents.members.empty() ? 0 : contents.members.back().offset + contents.members.back().size;
+    const auto fits = [&](const TarMember& member) {
+        const auto found = std::ranges::lower_bound(contents.members, member.offset, {}, &TarMember::offset);
+        return found != contents.members.end() && found->offset == member.offset && found->size == member.size && (!has_names || found->name == member.name);
+    };
+    const bool is_damaged = !contents.fault.empty();
+    if (!std::ranges::all_of(members, [&](const TarMember& member) { return fits(member) || (is_damaged && member.offset >= read); }))
+        return refuse(faults, "index that is passed over: it is not this shard's", path.string(), {}, strict);
+    std::erase_if(members, [&](const TarMember& member) { return member.offset < read || !has_tar_header(archive, member); });
+    if (!is_damaged || members.empty()) return;
+    contents.fault += "; " + std::to_string(members.size()) + " files behind it are found by its index";
+    std::ranges::move(members, std::back_inserter(contents.members));
+}
+
 /// One shard's pairs, with file 0.
 TANDEM_INLINE SampleList read_shard(const std::filesystem::path& path, bool strict) {
     SampleList list;
@@ -20494,7 +20633,8 @@ TANDEM_INLINE SampleList read_shard(const std::filesystem::path& path, bool stri
     Digest digest;
     digest.add(std::span<const char>(path.filename().string()));
     digest.add(bytes.size());
-    const TarContents contents = read_tar(bytes);
+    TarContents contents = read_tar(bytes);
+    add_by_index(path, bytes, contents, list.faults, strict);
     if (bytes.empty()) refuse(list.faults, "damaged shard: an empty file", file, {}, strict);
     if (!contents.fault.empty()) {
         const FileKind kind = file_kind(bytes.first(std::min<std::size_t>(512, bytes.size())));
@@ -23671,6 +23811,47 @@ TANDEM_INLINE std::string shard_index(std::span<const TarMember> members) {
     return text;
 }
 
+TANDEM_INLINE std::vector<TarMember> read_shard_index(std::string_view text, const std::string& where) {
+    std::size_t line = 0;
+    const auto fail = [&](const std::string& expected, std::string_view found) -> Error { return {where + ", line " + std::to_string(line), expected, detail::in_quotes(found)}; };
+    const auto next_line = [&] {
+        ++line;
+        const std::size_t end = std::min(text.find('\n'), text.size());
+        std::string_view words = text.substr(0, end);
+        text.remove_prefix(std::min(end + 1, text.size()));
+        if (words.ends_with('\r')) words.remove_suffix(1);
+        return words;
+    };
+    const auto next_word = [](std::string_view& words) {
+        const std::size_t end = std::min(words.find(' '), words.size());
+        const std::string_view word = words.substr(0, end);
+        words.remove_prefix(std::min(end + 1, words.size()));
+        return word;
+    };
+    const auto number = [&](std::string_view word, const char* what) {
+        std::uint64_t value = 0;
+        const auto [end, fault] = std::from_chars(word.data(), word.data() + word.size(), value);
+        if (fault != std::errc() || end != word.data() + word.size()) throw fail(what, word);
+        return value;
+    };
+    std::string_view words = next_line();
+    const std::string_view version = next_word(words);
+    if (version != "v1.1" && version != "v1.2") throw fail("an index of version v1.1 or v1.2", version);
+    const std::uint64_t samples = number(words, "a number of samples");
+    std::vector<TarMember> members;
+    for (std::uint64_t sample = 0; sample < samples; ++sample) {
+        if (text.empty()) throw Error(where, std::to_string(samples) + " samples, as its first line says", std::to_string(sample));
+        for (words = next_line(); !words.empty();) {
+            const std::string_view ending = next_word(words);
+            TarMember member{.name = std::to_string(sample) + "." + std::string(ending), .offset = number(next_word(words), "an offset"), .size = number(next_word(words), "a size")};
+            if (version == "v1.2") member.name = next_word(words);
+            if (!member.name.ends_with("." + std::string(ending))) throw fail("a name that ends with " + detail::in_quotes(ending), member.name);
+            members.push_back(std::move(member));
+        }
+    }
+    return members;
+}
+
 }  // namespace tandem::inline TANDEM_ABI
 
 // ---- tandem/files/tar.impl.hpp ----
@@ -23850,6 +24031,14 @@ TANDEM_INLINE TarContents read_tar(std::span<const std::byte> archive) {
         at = data + static_cast<std::size_t>(std::min<std::uint64_t>(padded, archive.size() - data));
     }
     return contents;
+}
+
+TANDEM_INLINE bool has_tar_header(std::span<const std::byte> archive, const TarMember& member) {
+    if (member.offset < detail::tar_block || member.offset > archive.size() || member.size > archive.size() - member.offset) return false;
+    const auto header = archive.subspan(member.offset - detail::tar_block, detail::tar_block);
+    const char type = static_cast<char>(header[detail::tar_type.at]);
+    return detail::tar_number(header, detail::tar_sum) == detail::tar_checksum(header) && detail::tar_number(header, detail::tar_size) == member.size &&
+           (type == '0' || type == '\0' || type == '7');
 }
 
 TANDEM_INLINE void write_tar(const std::filesystem::path& path, std::span<const TarEntry> entries) {
@@ -26267,12 +26456,12 @@ struct TileProduct {
     static_assert(narrow_depth <= depth * Dot::group);
 
     static void multiply(std::size_t height, std::size_t groups, const A* a, std::size_t a_row, std::size_t,
-                         const B* b, Sum* out, const void* ahead) {
-        multiply_while(height, groups, a, a_row, b, out, ahead, groups * fetched_per_group, {});
+                         const B* b, Sum* out, const void* ahead, bool onto) {
+        multiply_while(height, groups, a, a_row, b, out, ahead, groups * fetched_per_group, onto, {});
     }
 
     static void multiply_while(std::size_t height, std::size_t groups, const A* a, std::size_t a_row, const B* b, Sum* out,
-                               const void* ahead, std::size_t ahead_bytes, const Meanwhile& meanwhile) {
+                               const void* ahead, std::size_t ahead_bytes, bool onto, const Meanwhile& meanwhile) {
         Tiles tiles;
         const std::size_t all = (height + together - 1) / together * ((groups + tile_height - 1) / tile_height);
         Product product{.a = reinterpret_cast<const char*>(a),
@@ -26282,6 +26471,7 @@ struct TileProduct {
                         .ahead = static_cast<const char*>(ahead),
                         .lines = (ahead_bytes / 64 + all - 1) / all,
                         .steps = (groups + tile_height - 1) / tile_height,
+                        .onto = onto,
                         .meanwhile = meanwhile};
         const std::size_t whole = height / together * together, rest = height - whole;
         const auto rows_of = [&](std::size_t first, std::size_t last, std::size_t upper, std::size_t lower) {
@@ -26329,6 +26519,7 @@ private:
         const char* ahead;
         std::size_t lines;  ///< of what is ahead, fetched in a step
         std::size_t steps;  ///< of the depth
+        bool onto;
         Meanwhile meanwhile;
 
         /// The rows [first, last), and the steps [begin, end) of the depth.
@@ -26342,7 +26533,7 @@ private:
         [[gnu::always_inline]] void pass(Tiles& tiles, std::size_t row, std::size_t begin, std::size_t end) {
             char* const upper = out + row * row_of_sums;
             char* const lower = upper + tile_height * row_of_sums;
-            if (begin == 0) {
+            if (begin == 0 && !onto) {
                 tiles.template clear<0>();
                 tiles.template clear<1>();
                 if constexpr (is_high) {
@@ -26512,15 +26703,15 @@ struct TileKernels {
     static constexpr std::size_t columns = vectors * Dot::lanes;
 
     static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                         const B* b, Total* out, const void* ahead) {
+                         const B* b, Total* out, const void* ahead, bool onto) {
         table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out,
-                                                                    static_cast<const char*>(ahead));
+                                                                    static_cast<const char*>(ahead), onto);
     }
 
     static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
 
 private:
-    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*);
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*, bool);
 
     template <std::size_t... Rows>
     static const Function* table(std::index_sequence<Rows...>) {
@@ -26530,19 +26721,22 @@ private:
 
     template <std::size_t rows>
     static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out,
-                     const char* ahead) {
-        tile(groups, a, a_row, a_group, b, out, ahead, std::make_index_sequence<rows>{});
+                     const char* ahead, bool onto) {
+        tile(groups, a, a_row, a_group, b, out, ahead, onto, std::make_index_sequence<rows>{});
     }
 
     // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
     // addressing reach all rows of a with few registers.
     template <std::size_t... Row>
     [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                                                   const B* b, Total* out, const char* ahead,
+                                                   const B* b, Total* out, const char* ahead, [[maybe_unused]] bool onto,
                                                    std::index_sequence<Row...>) {
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
+        if constexpr (requires { Dot::sums(out); }) {
+            if (onto) ((left[Row] = Dot::sums(out + Row * columns), right[Row] = Dot::sums(out + Row * columns + Dot::lanes)), ...);
+        }
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
         constexpr std::size_t width = columns * Dot::group;
@@ -26586,6 +26780,7 @@ struct ElementDot {
     static constexpr std::size_t lanes = V::lanes, tile_rows = V::tile_rows, group = 1;
 
     [[gnu::always_inline]] static inline V zero() { return V(0); }
+    [[gnu::always_inline]] static inline V sums(const Total* from) { return V::load(from); }
     [[gnu::always_inline]] static inline V load(const B* from) { return V::load(from); }
     [[gnu::always_inline]] static inline V broadcast(const A* from) { return V(*from); }
     [[gnu::always_inline]] static inline V dot(const V& a, const V& b, const V& sum) { return fma(a, b, sum); }
@@ -27443,15 +27638,15 @@ struct TileKernels {
     static constexpr std::size_t columns = vectors * Dot::lanes;
 
     static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                         const B* b, Total* out, const void* ahead) {
+                         const B* b, Total* out, const void* ahead, bool onto) {
         table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out,
-                                                                    static_cast<const char*>(ahead));
+                                                                    static_cast<const char*>(ahead), onto);
     }
 
     static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
 
 private:
-    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*);
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*, bool);
 
     template <std::size_t... Rows>
     static const Function* table(std::index_sequence<Rows...>) {
@@ -27461,19 +27656,22 @@ private:
 
     template <std::size_t rows>
     static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out,
-                     const char* ahead) {
-        tile(groups, a, a_row, a_group, b, out, ahead, std::make_index_sequence<rows>{});
+                     const char* ahead, bool onto) {
+        tile(groups, a, a_row, a_group, b, out, ahead, onto, std::make_index_sequence<rows>{});
     }
 
     // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
     // addressing reach all rows of a with few registers.
     template <std::size_t... Row>
     [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                                                   const B* b, Total* out, const char* ahead,
+                                                   const B* b, Total* out, const char* ahead, [[maybe_unused]] bool onto,
                                                    std::index_sequence<Row...>) {
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
+        if constexpr (requires { Dot::sums(out); }) {
+            if (onto) ((left[Row] = Dot::sums(out + Row * columns), right[Row] = Dot::sums(out + Row * columns + Dot::lanes)), ...);
+        }
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
         constexpr std::size_t width = columns * Dot::group;
@@ -27517,6 +27715,7 @@ struct ElementDot {
     static constexpr std::size_t lanes = V::lanes, tile_rows = V::tile_rows, group = 1;
 
     [[gnu::always_inline]] static inline V zero() { return V(0); }
+    [[gnu::always_inline]] static inline V sums(const Total* from) { return V::load(from); }
     [[gnu::always_inline]] static inline V load(const B* from) { return V::load(from); }
     [[gnu::always_inline]] static inline V broadcast(const A* from) { return V(*from); }
     [[gnu::always_inline]] static inline V dot(const V& a, const V& b, const V& sum) { return fma(a, b, sum); }
@@ -28273,15 +28472,15 @@ struct TileKernels {
     static constexpr std::size_t columns = vectors * Dot::lanes;
 
     static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                         const B* b, Total* out, const void* ahead) {
+                         const B* b, Total* out, const void* ahead, bool onto) {
         table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out,
-                                                                    static_cast<const char*>(ahead));
+                                                                    static_cast<const char*>(ahead), onto);
     }
 
     static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
 
 private:
-    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*);
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*, bool);
 
     template <std::size_t... Rows>
     static const Function* table(std::index_sequence<Rows...>) {
@@ -28291,19 +28490,22 @@ private:
 
     template <std::size_t rows>
     static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out,
-                     const char* ahead) {
-        tile(groups, a, a_row, a_group, b, out, ahead, std::make_index_sequence<rows>{});
+                     const char* ahead, bool onto) {
+        tile(groups, a, a_row, a_group, b, out, ahead, onto, std::make_index_sequence<rows>{});
     }
 
     // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
     // addressing reach all rows of a with few registers.
     template <std::size_t... Row>
     [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                                                   const B* b, Total* out, const char* ahead,
+                                                   const B* b, Total* out, const char* ahead, [[maybe_unused]] bool onto,
                                                    std::index_sequence<Row...>) {
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
+        if constexpr (requires { Dot::sums(out); }) {
+            if (onto) ((left[Row] = Dot::sums(out + Row * columns), right[Row] = Dot::sums(out + Row * columns + Dot::lanes)), ...);
+        }
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
         constexpr std::size_t width = columns * Dot::group;
@@ -28347,6 +28549,7 @@ struct ElementDot {
     static constexpr std::size_t lanes = V::lanes, tile_rows = V::tile_rows, group = 1;
 
     [[gnu::always_inline]] static inline V zero() { return V(0); }
+    [[gnu::always_inline]] static inline V sums(const Total* from) { return V::load(from); }
     [[gnu::always_inline]] static inline V load(const B* from) { return V::load(from); }
     [[gnu::always_inline]] static inline V broadcast(const A* from) { return V(*from); }
     [[gnu::always_inline]] static inline V dot(const V& a, const V& b, const V& sum) { return fma(a, b, sum); }
@@ -29013,6 +29216,7 @@ struct PairDot {
     static constexpr std::size_t lanes = 16, tile_rows = 14, group = 2;
 
     static Sum zero() { return _mm512_setzero_ps(); }
+    static Sum sums(const Total* from) { return _mm512_loadu_ps(from); }
     static __m512bh load(const B* from) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(from)); }
     static __m512bh broadcast(const A* from) {
         int pair;
@@ -29062,15 +29266,15 @@ struct TileKernels {
     static constexpr std::size_t columns = vectors * Dot::lanes;
 
     static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                         const B* b, Total* out, const void* ahead) {
+                         const B* b, Total* out, const void* ahead, bool onto) {
         table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out,
-                                                                    static_cast<const char*>(ahead));
+                                                                    static_cast<const char*>(ahead), onto);
     }
 
     static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
 
 private:
-    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*);
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*, bool);
 
     template <std::size_t... Rows>
     static const Function* table(std::index_sequence<Rows...>) {
@@ -29080,19 +29284,22 @@ private:
 
     template <std::size_t rows>
     static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out,
-                     const char* ahead) {
-        tile(groups, a, a_row, a_group, b, out, ahead, std::make_index_sequence<rows>{});
+                     const char* ahead, bool onto) {
+        tile(groups, a, a_row, a_group, b, out, ahead, onto, std::make_index_sequence<rows>{});
     }
 
     // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
     // addressing reach all rows of a with few registers.
     template <std::size_t... Row>
     [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                                                   const B* b, Total* out, const char* ahead,
+                                                   const B* b, Total* out, const char* ahead, [[maybe_unused]] bool onto,
                                                    std::index_sequence<Row...>) {
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
+        if constexpr (requires { Dot::sums(out); }) {
+            if (onto) ((left[Row] = Dot::sums(out + Row * columns), right[Row] = Dot::sums(out + Row * columns + Dot::lanes)), ...);
+        }
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
         constexpr std::size_t width = columns * Dot::group;
@@ -29136,6 +29343,7 @@ struct ElementDot {
     static constexpr std::size_t lanes = V::lanes, tile_rows = V::tile_rows, group = 1;
 
     [[gnu::always_inline]] static inline V zero() { return V(0); }
+    [[gnu::always_inline]] static inline V sums(const Total* from) { return V::load(from); }
     [[gnu::always_inline]] static inline V load(const B* from) { return V::load(from); }
     [[gnu::always_inline]] static inline V broadcast(const A* from) { return V(*from); }
     [[gnu::always_inline]] static inline V dot(const V& a, const V& b, const V& sum) { return fma(a, b, sum); }
@@ -29877,15 +30085,15 @@ struct TileKernels {
     static constexpr std::size_t columns = vectors * Dot::lanes;
 
     static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                         const B* b, Total* out, const void* ahead) {
+                         const B* b, Total* out, const void* ahead, bool onto) {
         table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out,
-                                                                    static_cast<const char*>(ahead));
+                                                                    static_cast<const char*>(ahead), onto);
     }
 
     static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
 
 private:
-    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*);
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*, bool);
 
     template <std::size_t... Rows>
     static const Function* table(std::index_sequence<Rows...>) {
@@ -29895,19 +30103,22 @@ private:
 
     template <std::size_t rows>
     static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out,
-                     const char* ahead) {
-        tile(groups, a, a_row, a_group, b, out, ahead, std::make_index_sequence<rows>{});
+                     const char* ahead, bool onto) {
+        tile(groups, a, a_row, a_group, b, out, ahead, onto, std::make_index_sequence<rows>{});
     }
 
     // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
     // addressing reach all rows of a with few registers.
     template <std::size_t... Row>
     [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                                                   const B* b, Total* out, const char* ahead,
+                                                   const B* b, Total* out, const char* ahead, [[maybe_unused]] bool onto,
                                                    std::index_sequence<Row...>) {
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
+        if constexpr (requires { Dot::sums(out); }) {
+            if (onto) ((left[Row] = Dot::sums(out + Row * columns), right[Row] = Dot::sums(out + Row * columns + Dot::lanes)), ...);
+        }
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
         constexpr std::size_t width = columns * Dot::group;
@@ -29951,6 +30162,7 @@ struct ElementDot {
     static constexpr std::size_t lanes = V::lanes, tile_rows = V::tile_rows, group = 1;
 
     [[gnu::always_inline]] static inline V zero() { return V(0); }
+    [[gnu::always_inline]] static inline V sums(const Total* from) { return V::load(from); }
     [[gnu::always_inline]] static inline V load(const B* from) { return V::load(from); }
     [[gnu::always_inline]] static inline V broadcast(const A* from) { return V(*from); }
     [[gnu::always_inline]] static inline V dot(const V& a, const V& b, const V& sum) { return fma(a, b, sum); }
@@ -30746,15 +30958,15 @@ struct TileKernels {
     static constexpr std::size_t columns = vectors * Dot::lanes;
 
     static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                         const B* b, Total* out, const void* ahead) {
+                         const B* b, Total* out, const void* ahead, bool onto) {
         table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out,
-                                                                    static_cast<const char*>(ahead));
+                                                                    static_cast<const char*>(ahead), onto);
     }
 
     static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
 
 private:
-    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*);
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*, bool);
 
     template <std::size_t... Rows>
     static const Function* table(std::index_sequence<Rows...>) {
@@ -30764,19 +30976,22 @@ private:
 
     template <std::size_t rows>
     static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out,
-                     const char* ahead) {
-        tile(groups, a, a_row, a_group, b, out, ahead, std::make_index_sequence<rows>{});
+                     const char* ahead, bool onto) {
+        tile(groups, a, a_row, a_group, b, out, ahead, onto, std::make_index_sequence<rows>{});
     }
 
     // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
     // addressing reach all rows of a with few registers.
     template <std::size_t... Row>
     [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                                                   const B* b, Total* out, const char* ahead,
+                                                   const B* b, Total* out, const char* ahead, [[maybe_unused]] bool onto,
                                                    std::index_sequence<Row...>) {
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
+        if constexpr (requires { Dot::sums(out); }) {
+            if (onto) ((left[Row] = Dot::sums(out + Row * columns), right[Row] = Dot::sums(out + Row * columns + Dot::lanes)), ...);
+        }
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
         constexpr std::size_t width = columns * Dot::group;
@@ -30820,6 +31035,7 @@ struct ElementDot {
     static constexpr std::size_t lanes = V::lanes, tile_rows = V::tile_rows, group = 1;
 
     [[gnu::always_inline]] static inline V zero() { return V(0); }
+    [[gnu::always_inline]] static inline V sums(const Total* from) { return V::load(from); }
     [[gnu::always_inline]] static inline V load(const B* from) { return V::load(from); }
     [[gnu::always_inline]] static inline V broadcast(const A* from) { return V(*from); }
     [[gnu::always_inline]] static inline V dot(const V& a, const V& b, const V& sum) { return fma(a, b, sum); }
@@ -31508,8 +31724,8 @@ struct OffsetTile {
     static_assert(Tile::columns == 8);
 
     static void multiply(std::size_t rows, std::size_t groups, const std::uint8_t* a, std::size_t a_row,
-                         std::size_t a_group, const std::int8_t* b, std::int32_t* out, const void* ahead) {
-        Tile::multiply(rows, groups, a, a_row, a_group, b, out, ahead);
+                         std::size_t a_group, const std::int8_t* b, std::int32_t* out, const void* ahead, bool onto) {
+        Tile::multiply(rows, groups, a, a_row, a_group, b, out, ahead, onto);
         int32x4_t left = vdupq_n_s32(0), right = left;
         for (std::size_t g = 0; g < groups; ++g, b += 32) {
             left = vpadalq_s16(left, vpaddlq_s8(vld1q_s8(b)));
@@ -31591,15 +31807,15 @@ struct TileKernels {
     static constexpr std::size_t columns = vectors * Dot::lanes;
 
     static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                         const B* b, Total* out, const void* ahead) {
+                         const B* b, Total* out, const void* ahead, bool onto) {
         table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out,
-                                                                    static_cast<const char*>(ahead));
+                                                                    static_cast<const char*>(ahead), onto);
     }
 
     static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
 
 private:
-    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*);
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*, bool);
 
     template <std::size_t... Rows>
     static const Function* table(std::index_sequence<Rows...>) {
@@ -31609,19 +31825,22 @@ private:
 
     template <std::size_t rows>
     static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out,
-                     const char* ahead) {
-        tile(groups, a, a_row, a_group, b, out, ahead, std::make_index_sequence<rows>{});
+                     const char* ahead, bool onto) {
+        tile(groups, a, a_row, a_group, b, out, ahead, onto, std::make_index_sequence<rows>{});
     }
 
     // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
     // addressing reach all rows of a with few registers.
     template <std::size_t... Row>
     [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                                                   const B* b, Total* out, const char* ahead,
+                                                   const B* b, Total* out, const char* ahead, [[maybe_unused]] bool onto,
                                                    std::index_sequence<Row...>) {
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
+        if constexpr (requires { Dot::sums(out); }) {
+            if (onto) ((left[Row] = Dot::sums(out + Row * columns), right[Row] = Dot::sums(out + Row * columns + Dot::lanes)), ...);
+        }
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
         constexpr std::size_t width = columns * Dot::group;
@@ -31665,6 +31884,7 @@ struct ElementDot {
     static constexpr std::size_t lanes = V::lanes, tile_rows = V::tile_rows, group = 1;
 
     [[gnu::always_inline]] static inline V zero() { return V(0); }
+    [[gnu::always_inline]] static inline V sums(const Total* from) { return V::load(from); }
     [[gnu::always_inline]] static inline V load(const B* from) { return V::load(from); }
     [[gnu::always_inline]] static inline V broadcast(const A* from) { return V(*from); }
     [[gnu::always_inline]] static inline V dot(const V& a, const V& b, const V& sum) { return fma(a, b, sum); }
@@ -32330,6 +32550,7 @@ struct PairDot {
     static constexpr std::size_t lanes = 4, tile_rows = 12, group = 2;
 
     static Sum zero() { return vdupq_n_f32(0); }
+    static Sum sums(const Total* from) { return vld1q_f32(from); }
     static bfloat16x8_t load(const B* from) {
         return vreinterpretq_bf16_u8(vld1q_u8(reinterpret_cast<const std::uint8_t*>(from)));
     }
@@ -32382,15 +32603,15 @@ struct TileKernels {
     static constexpr std::size_t columns = vectors * Dot::lanes;
 
     static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                         const B* b, Total* out, const void* ahead) {
+                         const B* b, Total* out, const void* ahead, bool onto) {
         table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out,
-                                                                    static_cast<const char*>(ahead));
+                                                                    static_cast<const char*>(ahead), onto);
     }
 
     static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
 
 private:
-    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*);
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*, bool);
 
     template <std::size_t... Rows>
     static const Function* table(std::index_sequence<Rows...>) {
@@ -32400,19 +32621,22 @@ private:
 
     template <std::size_t rows>
     static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out,
-                     const char* ahead) {
-        tile(groups, a, a_row, a_group, b, out, ahead, std::make_index_sequence<rows>{});
+                     const char* ahead, bool onto) {
+        tile(groups, a, a_row, a_group, b, out, ahead, onto, std::make_index_sequence<rows>{});
     }
 
     // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
     // addressing reach all rows of a with few registers.
     template <std::size_t... Row>
     [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                                                   const B* b, Total* out, const char* ahead,
+                                                   const B* b, Total* out, const char* ahead, [[maybe_unused]] bool onto,
                                                    std::index_sequence<Row...>) {
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
+        if constexpr (requires { Dot::sums(out); }) {
+            if (onto) ((left[Row] = Dot::sums(out + Row * columns), right[Row] = Dot::sums(out + Row * columns + Dot::lanes)), ...);
+        }
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
         constexpr std::size_t width = columns * Dot::group;
@@ -32456,6 +32680,7 @@ struct ElementDot {
     static constexpr std::size_t lanes = V::lanes, tile_rows = V::tile_rows, group = 1;
 
     [[gnu::always_inline]] static inline V zero() { return V(0); }
+    [[gnu::always_inline]] static inline V sums(const Total* from) { return V::load(from); }
     [[gnu::always_inline]] static inline V load(const B* from) { return V::load(from); }
     [[gnu::always_inline]] static inline V broadcast(const A* from) { return V(*from); }
     [[gnu::always_inline]] static inline V dot(const V& a, const V& b, const V& sum) { return fma(a, b, sum); }
@@ -33168,15 +33393,15 @@ struct TileKernels {
     static constexpr std::size_t columns = vectors * Dot::lanes;
 
     static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                         const B* b, Total* out, const void* ahead) {
+                         const B* b, Total* out, const void* ahead, bool onto) {
         table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out,
-                                                                    static_cast<const char*>(ahead));
+                                                                    static_cast<const char*>(ahead), onto);
     }
 
     static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
 
 private:
-    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*);
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*, bool);
 
     template <std::size_t... Rows>
     static const Function* table(std::index_sequence<Rows...>) {
@@ -33186,19 +33411,22 @@ private:
 
     template <std::size_t rows>
     static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out,
-                     const char* ahead) {
-        tile(groups, a, a_row, a_group, b, out, ahead, std::make_index_sequence<rows>{});
+                     const char* ahead, bool onto) {
+        tile(groups, a, a_row, a_group, b, out, ahead, onto, std::make_index_sequence<rows>{});
     }
 
     // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
     // addressing reach all rows of a with few registers.
     template <std::size_t... Row>
     [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                                                   const B* b, Total* out, const char* ahead,
+                                                   const B* b, Total* out, const char* ahead, [[maybe_unused]] bool onto,
                                                    std::index_sequence<Row...>) {
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
+        if constexpr (requires { Dot::sums(out); }) {
+            if (onto) ((left[Row] = Dot::sums(out + Row * columns), right[Row] = Dot::sums(out + Row * columns + Dot::lanes)), ...);
+        }
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
         constexpr std::size_t width = columns * Dot::group;
@@ -33242,6 +33470,7 @@ struct ElementDot {
     static constexpr std::size_t lanes = V::lanes, tile_rows = V::tile_rows, group = 1;
 
     [[gnu::always_inline]] static inline V zero() { return V(0); }
+    [[gnu::always_inline]] static inline V sums(const Total* from) { return V::load(from); }
     [[gnu::always_inline]] static inline V load(const B* from) { return V::load(from); }
     [[gnu::always_inline]] static inline V broadcast(const A* from) { return V(*from); }
     [[gnu::always_inline]] static inline V dot(const V& a, const V& b, const V& sum) { return fma(a, b, sum); }
@@ -33938,10 +34167,10 @@ inline constexpr std::size_t scalar_tile_rows = 4, scalar_tile_columns = 4;
 /// TileKernel::multiply in plain C++.
 template <class A, class B, class Sum, std::size_t group, std::size_t columns = scalar_tile_columns>
 void scalar_product(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                    const B* b, Sum* out, const void*) {
+                    const B* b, Sum* out, const void*, bool onto) {
     // Depth outside: were it the inner loop, g++ could fuse multiply and add in one vectorised version of it and not in
     // another, and a row's bits would depend on where its operands stand.
-    std::fill_n(out, rows * columns, Sum{0});
+    if (!onto) std::fill_n(out, rows * columns, Sum{0});
     for (std::size_t k = 0; k < groups * group; ++k) {
         for (std::size_t i = 0; i < rows; ++i) {
             const Sum left = static_cast<Sum>(a[i * a_row + k / group * a_group + k % group]);
@@ -34392,10 +34621,8 @@ template const GradientKernels<double>& active_gradients<double>();
 namespace tandem::inline TANDEM_ABI {
 
 TANDEM_INLINE std::size_t BatchParts::part_at(std::size_t i) const {
-    const std::size_t own = own_parts(), first = first_part();
-    if (i < own) return first + i;
-    const std::size_t back = i - (own - 1), place = back % share(), begin = first + own - (back / share() + 1) * share();
-    return place == 0 ? begin + share() - 1 : begin + place - 1;
+    const std::size_t last = own_parts() - 1;
+    return first_part() + (i <= last ? last - i : i - last);
 }
 
 TANDEM_INLINE void BatchParts::check(const char* where) const {
@@ -34572,7 +34799,8 @@ TANDEM_INLINE void attention(const AttentionShape& shape, const AttentionOperand
             const bfloat16* const queries = in.q + (rows.query + first) * in.q_stride + column;
             for (std::size_t panel = 0; panel * layout.width < length; ++panel) {
                 const bfloat16* const keys = scratch.keys.data() + panel * layout.panel_size(width);
-                tile.multiply(count, width / 2, queries, in.q_stride, 2, keys, scratch.products.data() + panel * panel_step, keys);
+                tile.multiply(count, width / 2, queries, in.q_stride, 2, keys, scratch.products.data() + panel * panel_step, keys,
+                              false);
             }
             for (std::size_t i = 0; i < count; ++i) {
                 bfloat16* const weights = scratch.weights.data() + i * stride;
@@ -34584,7 +34812,7 @@ TANDEM_INLINE void attention(const AttentionShape& shape, const AttentionOperand
             for (std::size_t panel = 0; panel * layout.width < width; ++panel) {
                 const bfloat16* const values = scratch.values.data() + panel * layout.panel_size(length);
                 const std::size_t at = panel * layout.width;
-                tile.multiply(count, stride / 2, scratch.weights.data(), stride, 2, values, scratch.sums.data(), values);
+                tile.multiply(count, stride / 2, scratch.weights.data(), stride, 2, values, scratch.sums.data(), values, false);
                 reduced.narrow_rows.finish(scratch.sums.data(), layout.width, count, std::min(layout.width, width - at),
                                            out + (rows.query + first) * out_stride + column + at, out_stride, {});
             }
@@ -42571,7 +42799,6 @@ TANDEM_INLINE BatchParts TrainerOptions::parts() const {
     count("seed", seed.value);
     number("clip_norm", clip_norm);
     count("max_skipped", max_skipped);
-    if (parts().parts() > 1) count("micro_batch", micro_batch);
     if (parts().shares > 1) count("shares", parts().shares);
     if (average_decay > 0) number("average_decay", average_decay);
 }

@@ -371,3 +371,49 @@ TEST_CASE("an epoch has each sample as often as its source's factor says") {
     CHECK_THROWS_WITH(td::join_samples(sources(), nothing), "join_samples: expected a pair or more of each source in an epoch, found none of 1 with a factor of 0.4");
     CHECK_THROWS_WITH(td::join_samples(sources(), negative), "join_samples: expected factors above 0, at most 1000, found -1");
 }
+
+TEST_CASE("what stands behind damage is found by an index, and an index of another shard by none") {
+    const Folder folder;
+    const std::string path = folder.shard("s.tar", good(0, 6)), other = folder.shard("other.tar", good(1, 7));
+    std::string archive;
+    {
+        const td::MappedFile file(path);
+        archive.assign(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
+    }
+    const std::vector<td::TarMember> members = td::read_tar(std::as_bytes(std::span(archive))).members;
+    const std::string index = td::shard_index(members);
+    // The header of the third sample's picture.
+    archive[members[4].offset - 512] ^= 1;
+    folder.write("s.tar", archive);
+    const auto keys = [&] {
+        std::string all;
+        for (const td::Sample& sample : td::read_shards(std::span(&path, 1)).samples) all += sample.key;
+        return all;
+    };
+    const auto causes = [&] {
+        std::string all;
+        for (const auto& [cause, files] : td::read_shards(std::span(&path, 1)).faults) all += cause + "\n";
+        return all;
+    };
+    CHECK(keys() == "01");
+    folder.write("s.idx", index);
+    CHECK(keys() == "01345");
+    CHECK_THAT(causes(), Contains("a header whose checksum is wrong at byte 4096; 7 files behind it are found by its index\n") && Contains("no picture of a known ending\n"));
+    const td::Dataset data = dataset(td::read_shards(std::span(&path, 1)));
+    CHECK(data.captions(4)[0] == "caption 5");
+    CHECK_THROWS_WITH(td::read_shards(std::span(&path, 1), true), Contains("damaged shard"));
+
+    // An index that says something else is not believed, whatever state the shard is in.
+    const std::string foreign = td::shard_index(td::read_tar(td::MappedFile(other).bytes()).members);
+    folder.write("s.idx", foreign);
+    CHECK(keys() == "01");
+    archive[members[4].offset - 512] ^= 1;
+    folder.write("s.tar", archive);
+    CHECK(keys() == "012345");
+    CHECK(causes() == "index that is passed over: it is not this shard's\n");
+    folder.write("s.idx", "v1.2 one\n");
+    CHECK(causes() == "index that is passed over: line 1: expected a number of samples, found 'one'\n");
+    CHECK_THROWS_WITH(td::read_shards(std::span(&path, 1), true), Contains("s.idx") && Contains("passed over"));
+    folder.write("s.idx", index);
+    CHECK(causes() == "");
+}

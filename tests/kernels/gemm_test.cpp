@@ -7,6 +7,7 @@
 #include <limits>
 #include <thread>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <tbb/global_control.h>
@@ -125,6 +126,35 @@ TEMPLATE_TEST_CASE("gemm of several blocks in every direction", "[kernels]", flo
         product.check(250, 70, 1027, (mode & 1) != 0, (mode & 2) != 0, (mode & 4) != 0);
         product.check(3, 100, 2049, (mode & 1) != 0, (mode & 2) != 0, (mode & 4) != 0);
     }
+}
+
+TEMPLATE_TEST_CASE("products that are added up have the bits of one, however the depth is cut", "[kernels]", float, double) {
+    using T = TestType;
+    Random random(Seed{14});
+    const auto check = [&](std::size_t m, std::size_t n, std::size_t k, const std::vector<std::size_t>& cuts) {
+        CAPTURE(m, n, k);
+        std::vector<T> a(k * m), b(k * n), c(m * n);
+        for (std::vector<T>* values : {&a, &b, &c}) {
+            for (T& value : *values) value = static_cast<T>(random.uniform(-1, 1));
+        }
+        std::vector<T> whole = c;
+        // As a weight's gradient: rows of both operands are the depth.
+        const auto add = [&](std::vector<T>& to, std::size_t first, std::size_t last) {
+            gemm<T>(m, n, last - first, tandem::kernels::row_major(a.data() + first * m, m).transposed(),
+                    tandem::kernels::row_major(b.data() + first * n, n), to.data(), n, true);
+        };
+        add(whole, 0, k);
+        std::size_t first = 0;
+        for (const std::size_t cut : cuts) add(c, std::exchange(first, cut), cut);
+        add(c, first, k);
+        CHECK(std::memcmp(whole.data(), c.data(), c.size() * sizeof(T)) == 0);
+    };
+    for (const std::size_t size : sizes) {
+        check(size, 33, 40, {1, 2, 17});
+        check(15, size, 40, {13});
+        check(32, size, size + 2, {size});
+    }
+    check(70, 64, 2100, {5, 1024, 1030, 2048});
 }
 
 TEST_CASE("the left operand of a deep product is packed a part at a time", "[kernels]") {
@@ -352,7 +382,7 @@ void check_tile(const tandem::kernels::TileKernel<A, B, Sum>& tile, double toler
                     a_memory.random(size, random, std::is_unsigned_v<A> ? 0 : low, std::is_unsigned_v<A> ? 255 : high);
                 const B* const b = b_memory.random(groups * tile.columns * tile.group, random, low, high);
                 Sum* const out = out_memory.last(rows * tile.columns);
-                tile.multiply(rows, groups, a, a_row, a_group, b, out, b);
+                tile.multiply(rows, groups, a, a_row, a_group, b, out, b, false);
                 for (std::size_t i = 0; i < rows; ++i) {
                     for (std::size_t j = 0; j < tile.columns; ++j) {
                         double sum = 0;
@@ -409,8 +439,8 @@ void compare_tiles(const tandem::kernels::TileKernel<A, B, Sum>& cpu, const tand
         for (const std::size_t groups : {1U, 15U, 16U, 17U, 32U, 70U}) {
             CAPTURE(rows, groups);
             std::vector<Sum> found(rows * cpu.columns), expected(found);
-            cpu.multiply(rows, groups, a.data(), most, cpu.group, b.data(), found.data(), b.data());
-            plain.multiply(rows, groups, a.data(), most, cpu.group, b.data(), expected.data(), b.data());
+            cpu.multiply(rows, groups, a.data(), most, cpu.group, b.data(), found.data(), b.data(), false);
+            plain.multiply(rows, groups, a.data(), most, cpu.group, b.data(), expected.data(), b.data(), false);
             REQUIRE(std::memcmp(found.data(), expected.data(), found.size() * sizeof(Sum)) == 0);
         }
     }
@@ -432,6 +462,32 @@ TEST_CASE("AMX's tiles have the bits of those in plain C++", "[kernels]") {
     compare_tiles(cpu.bytes, plain.bytes, -127, 127, {});
 }
 
+TEST_CASE("sums of pairs go on where a step ends", "[kernels]") {
+    const auto isa = GENERATE(from_range(available_isas()));
+    const auto tile = tandem::kernels::reduced_kernels_of(isa).pairs;
+    if (tile.multiply == nullptr) return;
+    Random random(Seed{15});
+    for (const std::size_t rows : {std::size_t{1}, tile.rows}) {
+        for (const std::size_t groups : {16U, 32U, 50U, 300U}) {
+            for (const std::size_t cut : {16U, 32U, 208U}) {
+                if (cut > groups) continue;
+                CAPTURE(name_of(isa), rows, groups, cut);
+                std::vector<tandem::bfloat16> a(rows * groups * 2), b(groups * tile.columns * 2);
+                for (auto& value : a) value = static_cast<float>(random.uniform(-1, 1));
+                for (auto& value : b) value = static_cast<float>(random.uniform(-1, 1));
+                std::vector<float> whole(rows * tile.columns), parts(whole);
+                const auto multiply = [&](std::size_t first, std::size_t last, std::vector<float>& out, bool onto) {
+                    tile.multiply(rows, last - first, a.data() + first * 2, groups * 2, 2, b.data() + first * tile.columns * 2, out.data(), b.data(), onto);
+                };
+                multiply(0, groups, whole, false);
+                multiply(0, cut, parts, false);
+                if (cut < groups) multiply(cut, groups, parts, true);
+                CHECK(std::memcmp(whole.data(), parts.data(), parts.size() * sizeof(float)) == 0);
+            }
+        }
+    }
+}
+
 TEST_CASE("rows of a tile are told once they are done, and at last all of them", "[kernels]") {
     const auto isa = GENERATE(from_range(available_isas()));
     const auto tile = tandem::kernels::reduced_kernels_of(isa).pairs;
@@ -444,7 +500,7 @@ TEST_CASE("rows of a tile are told once they are done, and at last all of them",
             for (auto& value : a) value = static_cast<float>(random.uniform(-1, 1));
             for (auto& value : b) value = static_cast<float>(random.uniform(-1, 1));
             std::vector<float> alone(rows * tile.columns), found(alone);
-            tile.multiply(rows, groups, a.data(), groups * 2, 2, b.data(), alone.data(), b.data());
+            tile.multiply(rows, groups, a.data(), groups * 2, 2, b.data(), alone.data(), b.data(), false);
             // What is told to be done has its last bits.
             struct Told {
                 const std::vector<float>&found, &expected;
@@ -457,7 +513,7 @@ TEST_CASE("rows of a tile are told once they are done, and at last all of them",
                 now.wrong += std::memcmp(now.found.data(), now.expected.data(), done * now.columns * sizeof(float)) == 0 ? 0 : 1;
                 now.rows = done;
             };
-            tile.multiply_while(rows, groups, a.data(), groups * 2, b.data(), found.data(), b.data(), 1000, {check, &told});
+            tile.multiply_while(rows, groups, a.data(), groups * 2, b.data(), found.data(), b.data(), 1000, false, {check, &told});
             CHECK(told.rows == rows);
             CHECK(told.wrong == 0);
             CHECK((rows <= 32 || told.calls > 1));

@@ -1,10 +1,14 @@
-// Blocks that are computed again for their backward pass: the same gradients, whatever was asked for before.
+// Blocks that are computed again for their backward pass, and such as have none: the same gradients, whatever was asked for before.
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <cstddef>
+#include <utility>
 
+#include <tandem/kernels/gemm.hpp>
 #include <tandem/losses/contrastive.hpp>
 #include <tandem/models/clip.hpp>
+#include <tandem/train/layer_groups.hpp>
 
 #include "saved_models.hpp"
 
@@ -58,7 +62,8 @@ TEST_CASE("blocks that are computed again give the same gradients", "[models]") 
         Model::Workspace fresh, work;
         step(model, pairs, part, kept, fresh);
         // One workspace that is asked for either in turn.
-        for (const td::Recompute recompute : {td::Recompute::blocks, td::Recompute::nothing, td::Recompute::blocks, td::Recompute::blocks}) {
+        for (const td::Recompute recompute : {td::Recompute::blocks, td::Recompute::nothing, td::Recompute{1}, td::Recompute{2}, td::Recompute::blocks, td::Recompute::blocks}) {
+            CAPTURE(recompute.first);
             work.recompute = recompute;
             step(model, pairs, part, gradient, work);
             check_same_bytes(kept, gradient);
@@ -78,5 +83,46 @@ TEST_CASE("a locked tower embeds, and the other one computes its blocks again", 
         step(model, pairs, 5, kept, fresh);
         step(model, pairs, 5, gradient, work);
         check_same_bytes(kept, gradient);
+    }
+}
+
+TEST_CASE("what learns nothing is not passed back through, and changes no gradient of what is behind it", "[models]") {
+    const Model model{td::Seed{2}};
+    const Pairs pairs;
+    static std::size_t products;
+    const auto count_products = [&](auto&& body) {
+        products = 0;
+        td::kernels::product_observer = [](std::size_t, std::size_t, std::size_t) { ++products; };
+        body();
+        td::kernels::product_observer = nullptr;
+        return products;
+    };
+    Model kept;
+    Model::Workspace fresh, work;
+    std::size_t most = count_products([&] { step(model, pairs, Pairs::count, kept, fresh); });
+    const td::LayerGroups groups = td::image_layer_groups(dropping);
+    // The text tower's one block, and none of it: its head is what is left.
+    work.text.locked = 2;
+    for (const std::size_t locked : {0, 1, 2, 4, 5, 0, 3}) {
+        for (const td::Recompute recompute : {td::Recompute::nothing, td::Recompute{3}, td::Recompute::blocks}) {
+            CAPTURE(locked, recompute.first);
+            work.vision.locked = locked;
+            work.recompute = recompute;
+            Model gradient;
+            const std::size_t some = count_products([&] { step(model, pairs, Pairs::count, gradient, work); });
+            if (recompute == td::Recompute::nothing) CHECK(some < most);
+            td::for_each_parameter(
+                [&](const td::ParameterName& name, const auto& expected, const auto& found) {
+                    CAPTURE(name.view());
+                    const bool is_image = name.view().starts_with("visual."), is_scale = name.view().starts_with("logit_");
+                    const std::size_t group = is_image ? groups.size() - 1 - groups.depth(name.view()) : 2 - td::text_layer_groups(dropping).depth(name.view());
+                    const bool learns = is_scale || group >= (is_image ? locked : 2);
+                    const auto has = found.elements();
+                    // The norm behind the last block stands in its group, and is passed through anyway.
+                    if (name.view().starts_with("visual.ln_post") || name.view().starts_with("ln_final")) return;
+                    CHECK((learns ? std::ranges::equal(expected.elements(), has) : std::ranges::all_of(has, [](float g) { return g == 0; })));
+                },
+                std::as_const(kept), std::as_const(gradient));
+        }
     }
 }

@@ -179,13 +179,13 @@ class Transformer(nn.Module):
         super().__init__()
         self.resblocks = nn.ModuleList(Block(cfg) for _ in range(cfg["layers"]))
 
-    def forward(self, x, causal, angles, rate, random):
-        """random: where stochastic depth draws from in training; None: nothing is dropped."""
+    def forward(self, x, causal, angles, rate, randoms):
+        """randoms: where stochastic depth draws from in training, one for each sequence; None: nothing is dropped."""
         for i, block in enumerate(self.resblocks):
             share = rate * i / (len(self.resblocks) - 1) if len(self.resblocks) > 1 else 0
             drop = (1.0, 1.0)
-            if random is not None and share > 0:
-                kept = [[0.0 if random.uniform() < share else 1 / (1 - share) for _ in x] for _ in range(2)]
+            if randoms is not None and share > 0:
+                kept = [[0.0 if random.uniform() < share else 1 / (1 - share) for random in randoms] for _ in range(2)]
                 drop = [torch.tensor(factors, dtype=x.dtype)[:, None, None] for factors in kept]
             x = block(x, causal, angles, drop)
         return x
@@ -265,7 +265,7 @@ class Vision(nn.Module):
             return self.stem["proj"](image.flatten(2).transpose(1, 2))
         return self.conv1(image).flatten(2).transpose(1, 2)
 
-    def forward(self, image, random):
+    def forward(self, image, randoms):
         cfg, n = self.cfg, len(image)
         x = self.embed(image)
         has_class, prefix = cfg["class_token"], cfg["class_token"] + cfg["reg_tokens"]
@@ -286,11 +286,11 @@ class Vision(nn.Module):
             x = x + places[has_class:]
         x = torch.cat([*first, x], 1)
         kept = torch.arange(x.shape[1]).expand(n, -1)
-        if random is not None and cfg["patch_dropout"]:
+        if randoms is not None and cfg["patch_dropout"]:
             patches = self.rows * self.columns
             count = max(1, int(patches * (1 - cfg["patch_dropout"])))
             rows = []
-            for _ in range(n):
+            for random in randoms:
                 order = list(range(prefix, prefix + patches))
                 random.shuffle(order)
                 rows.append([*range(prefix), *sorted(order[:count])])
@@ -303,7 +303,7 @@ class Vision(nn.Module):
             row, column = patch.div(self.columns, rounding_mode="floor"), patch % self.columns
             turns = torch.cat([row[:, None] * bands(half // 2), column[:, None] * bands(half // 2)], 1)
             angles = torch.cat([torch.zeros(prefix, half), turns])[kept].unsqueeze(1).to(x.dtype)
-        x = self.transformer(self.ln_pre(x), False, angles, cfg["drop_path_rate"], random)
+        x = self.transformer(self.ln_pre(x), False, angles, cfg["drop_path_rate"], randoms)
         if cfg["pooling"] == "ClassToken":
             x = self.ln_post(x[:, 0])
         else:
@@ -332,10 +332,10 @@ class Reference(nn.Module):
             self.text_pool = AttentionPool(cfg)
         self.text_projection = nn.Parameter(torch.randn(width, config["embed_dim"]) * width**-0.5)
 
-    def encode_text(self, tokens, random):
+    def encode_text(self, tokens, randoms):
         cfg = self.cfg
-        if random is not None and cfg["token_dropout"]:
-            tokens = torch.tensor([self.drop(row.tolist(), random) for row in tokens])
+        if randoms is not None and cfg["token_dropout"]:
+            tokens = torch.tensor([self.drop(row.tolist(), random) for row, random in zip(tokens, randoms)])
         x = self.token_embedding(tokens)
         angles = None
         if cfg["pos_embed_type"] == "learnable":
@@ -345,7 +345,7 @@ class Reference(nn.Module):
             place = torch.arange(cfg["context"], dtype=torch.float64)
             angles = (place[:, None] * bands(half)).to(x.dtype)
         blocks = self.visual.transformer if self.config["shared"] else self.transformer
-        x = blocks(x, cfg["causal"], angles, cfg["drop_path_rate"], random)
+        x = blocks(x, cfg["causal"], angles, cfg["drop_path_rate"], randoms)
         end = tokens.argmax(-1)
         if cfg["pooling"] in ("Eot", "Last"):
             row = end if cfg["pooling"] == "Eot" else torch.full_like(end, cfg["context"] - 1)
@@ -387,7 +387,8 @@ class Torch:
         from open_clip.loss import ClipLoss
 
         plain = self.embed(image, tokens, (None, None))
-        trained = self.embed(image, tokens, (Random(0, 0), Random(0, 1)))
+        seeds = [Random(0, tower).next() for tower in range(2)]
+        trained = self.embed(image, tokens, [[Random(seed, i) for i in range(len(image))] for seed in seeds])
         return *plain, ClipLoss()(*trained, logit_scale=self.model.logit_scale.exp())
 
     def key_bias_rows(self, key, parameter):

@@ -118,7 +118,7 @@ TEST_CASE("twice a gradient's bytes are sent, less a rank's part") {
     }
 }
 
-TEST_CASE("parts are dealt out in shares, and asked for so that the last one need not be embedded twice") {
+TEST_CASE("parts are dealt out in shares, and asked for so that the first one need not be embedded twice") {
     const auto order = [](std::size_t parts, std::size_t shares) {
         const td::BatchParts batch{.count = 3 * parts, .part = 3, .shares = shares};
         batch.check("test");
@@ -127,9 +127,9 @@ TEST_CASE("parts are dealt out in shares, and asked for so that the last one nee
         return computed;
     };
     CHECK(order(1, 1) == std::vector<std::size_t>{0});
-    CHECK(order(4, 1) == std::vector<std::size_t>{0, 1, 2, 3, 0, 1, 2});
-    CHECK(order(4, 4) == std::vector<std::size_t>{0, 1, 2, 3, 2, 1, 0});
-    CHECK(order(6, 2) == std::vector<std::size_t>{0, 1, 2, 3, 4, 5, 3, 4, 2, 0, 1});
+    CHECK(order(4, 1) == std::vector<std::size_t>{3, 2, 1, 0, 1, 2, 3});
+    CHECK(order(4, 4) == std::vector<std::size_t>{3, 2, 1, 0, 1, 2, 3});
+    CHECK(order(6, 2) == std::vector<std::size_t>{5, 4, 3, 2, 1, 0, 1, 2, 3, 4, 5});
     CHECK_THROWS_WITH(order(6, 3), "test: expected shares of a batch that are a power of two, and at least as many as its 1 ranks, found 3");
     CHECK_THROWS_WITH(order(6, 4), "test: expected 4 shares of as many parts of as many pairs, found 18 pairs in parts of 3");
 }

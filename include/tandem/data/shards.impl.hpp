@@ -2,10 +2,14 @@
 #pragma once
 
 #include <algorithm>
+#include <charconv>
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
+#include <utility>
 #include <vector>
 
 #include <tandem/core/error.hpp>
@@ -54,6 +58,47 @@ TANDEM_INLINE std::string shard_index(std::span<const TarMember> members) {
         text.back() = '\n';
     }
     return text;
+}
+
+TANDEM_INLINE std::vector<TarMember> read_shard_index(std::string_view text, const std::string& where) {
+    std::size_t line = 0;
+    const auto fail = [&](const std::string& expected, std::string_view found) -> Error { return {where + ", line " + std::to_string(line), expected, detail::in_quotes(found)}; };
+    const auto next_line = [&] {
+        ++line;
+        const std::size_t end = std::min(text.find('\n'), text.size());
+        std::string_view words = text.substr(0, end);
+        text.remove_prefix(std::min(end + 1, text.size()));
+        if (words.ends_with('\r')) words.remove_suffix(1);
+        return words;
+    };
+    const auto next_word = [](std::string_view& words) {
+        const std::size_t end = std::min(words.find(' '), words.size());
+        const std::string_view word = words.substr(0, end);
+        words.remove_prefix(std::min(end + 1, words.size()));
+        return word;
+    };
+    const auto number = [&](std::string_view word, const char* what) {
+        std::uint64_t value = 0;
+        const auto [end, fault] = std::from_chars(word.data(), word.data() + word.size(), value);
+        if (fault != std::errc() || end != word.data() + word.size()) throw fail(what, word);
+        return value;
+    };
+    std::string_view words = next_line();
+    const std::string_view version = next_word(words);
+    if (version != "v1.1" && version != "v1.2") throw fail("an index of version v1.1 or v1.2", version);
+    const std::uint64_t samples = number(words, "a number of samples");
+    std::vector<TarMember> members;
+    for (std::uint64_t sample = 0; sample < samples; ++sample) {
+        if (text.empty()) throw Error(where, std::to_string(samples) + " samples, as its first line says", std::to_string(sample));
+        for (words = next_line(); !words.empty();) {
+            const std::string_view ending = next_word(words);
+            TarMember member{.name = std::to_string(sample) + "." + std::string(ending), .offset = number(next_word(words), "an offset"), .size = number(next_word(words), "a size")};
+            if (version == "v1.2") member.name = next_word(words);
+            if (!member.name.ends_with("." + std::string(ending))) throw fail("a name that ends with " + detail::in_quotes(ending), member.name);
+            members.push_back(std::move(member));
+        }
+    }
+    return members;
 }
 
 }  // namespace tandem::inline TANDEM_ABI

@@ -34,6 +34,10 @@ struct TarContents {
 /// streaming; one that ends within a member is damaged.
 TarContents read_tar(std::span<const std::byte> archive);
 
+/// Whether a sound header of a file of this size stands right before where a member is said to be: what an archive's index is
+/// believed by.
+bool has_tar_header(std::span<const std::byte> archive, const TarMember& member);
+
 /// What is to be written.
 struct TarEntry {
     std::string name;

@@ -186,6 +186,14 @@ TANDEM_INLINE TarContents read_tar(std::span<const std::byte> archive) {
     return contents;
 }
 
+TANDEM_INLINE bool has_tar_header(std::span<const std::byte> archive, const TarMember& member) {
+    if (member.offset < detail::tar_block || member.offset > archive.size() || member.size > archive.size() - member.offset) return false;
+    const auto header = archive.subspan(member.offset - detail::tar_block, detail::tar_block);
+    const char type = static_cast<char>(header[detail::tar_type.at]);
+    return detail::tar_number(header, detail::tar_sum) == detail::tar_checksum(header) && detail::tar_number(header, detail::tar_size) == member.size &&
+           (type == '0' || type == '\0' || type == '7');
+}
+
 TANDEM_INLINE void write_tar(const std::filesystem::path& path, std::span<const TarEntry> entries) {
     static constexpr std::array<std::byte, 2 * detail::tar_block> zeros{};
     std::deque<std::array<std::byte, detail::tar_block>> headers;

@@ -183,12 +183,12 @@ struct TileProduct {
     static_assert(narrow_depth <= depth * Dot::group);
 
     static void multiply(std::size_t height, std::size_t groups, const A* a, std::size_t a_row, std::size_t,
-                         const B* b, Sum* out, const void* ahead) {
-        multiply_while(height, groups, a, a_row, b, out, ahead, groups * fetched_per_group, {});
+                         const B* b, Sum* out, const void* ahead, bool onto) {
+        multiply_while(height, groups, a, a_row, b, out, ahead, groups * fetched_per_group, onto, {});
     }
 
     static void multiply_while(std::size_t height, std::size_t groups, const A* a, std::size_t a_row, const B* b, Sum* out,
-                               const void* ahead, std::size_t ahead_bytes, const Meanwhile& meanwhile) {
+                               const void* ahead, std::size_t ahead_bytes, bool onto, const Meanwhile& meanwhile) {
         Tiles tiles;
         const std::size_t all = (height + together - 1) / together * ((groups + tile_height - 1) / tile_height);
         Product product{.a = reinterpret_cast<const char*>(a),
@@ -198,6 +198,7 @@ struct TileProduct {
                         .ahead = static_cast<const char*>(ahead),
                         .lines = (ahead_bytes / 64 + all - 1) / all,
                         .steps = (groups + tile_height - 1) / tile_height,
+                        .onto = onto,
                         .meanwhile = meanwhile};
         const std::size_t whole = height / together * together, rest = height - whole;
         const auto rows_of = [&](std::size_t first, std::size_t last, std::size_t upper, std::size_t lower) {
@@ -245,6 +246,7 @@ private:
         const char* ahead;
         std::size_t lines;  ///< of what is ahead, fetched in a step
         std::size_t steps;  ///< of the depth
+        bool onto;
         Meanwhile meanwhile;
 
         /// The rows [first, last), and the steps [begin, end) of the depth.
@@ -258,7 +260,7 @@ private:
         [[gnu::always_inline]] void pass(Tiles& tiles, std::size_t row, std::size_t begin, std::size_t end) {
             char* const upper = out + row * row_of_sums;
             char* const lower = upper + tile_height * row_of_sums;
-            if (begin == 0) {
+            if (begin == 0 && !onto) {
                 tiles.template clear<0>();
                 tiles.template clear<1>();
                 if constexpr (is_high) {

@@ -170,7 +170,8 @@ TANDEM_INLINE void attention(const AttentionShape& shape, const AttentionOperand
             const bfloat16* const queries = in.q + (rows.query + first) * in.q_stride + column;
             for (std::size_t panel = 0; panel * layout.width < length; ++panel) {
                 const bfloat16* const keys = scratch.keys.data() + panel * layout.panel_size(width);
-                tile.multiply(count, width / 2, queries, in.q_stride, 2, keys, scratch.products.data() + panel * panel_step, keys);
+                tile.multiply(count, width / 2, queries, in.q_stride, 2, keys, scratch.products.data() + panel * panel_step, keys,
+                              false);
             }
             for (std::size_t i = 0; i < count; ++i) {
                 bfloat16* const weights = scratch.weights.data() + i * stride;
@@ -182,7 +183,7 @@ TANDEM_INLINE void attention(const AttentionShape& shape, const AttentionOperand
             for (std::size_t panel = 0; panel * layout.width < width; ++panel) {
                 const bfloat16* const values = scratch.values.data() + panel * layout.panel_size(length);
                 const std::size_t at = panel * layout.width;
-                tile.multiply(count, stride / 2, scratch.weights.data(), stride, 2, values, scratch.sums.data(), values);
+                tile.multiply(count, stride / 2, scratch.weights.data(), stride, 2, values, scratch.sums.data(), values, false);
                 reduced.narrow_rows.finish(scratch.sums.data(), layout.width, count, std::min(layout.width, width - at),
                                            out + (rows.query + first) * out_stride + column + at, out_stride, {});
             }

@@ -214,6 +214,7 @@ struct PairDot {
     static constexpr std::size_t lanes = 16, tile_rows = 14, group = 2;
 
     static Sum zero() { return _mm512_setzero_ps(); }
+    static Sum sums(const Total* from) { return _mm512_loadu_ps(from); }
     static __m512bh load(const B* from) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(from)); }
     static __m512bh broadcast(const A* from) {
         int pair;

@@ -298,6 +298,20 @@ struct Finishing {
 
 }  // namespace detail
 
+namespace detail {
+
+/// What FinishInto::continued says, of a step that can add to what is there.
+template <class FinishTile, class Sum>
+Sum* continued(const FinishTile& finish, Sum* sums, std::size_t row, std::size_t rows, std::size_t column, std::size_t columns) {
+    if constexpr (requires { finish.continued(sums, row, rows, column, columns); }) {
+        return finish.continued(sums, row, rows, column, columns);
+    } else {
+        return nullptr;
+    }
+}
+
+}  // namespace detail
+
 /// Does nothing with a finished block.
 struct NoEpilogue {
     void operator()(std::size_t, std::size_t, std::size_t, std::size_t) const {}
@@ -377,17 +391,19 @@ void multiply_panels(const TileKernel<T, B, Sum>& tile, std::size_t m, std::size
                         const std::size_t column = panel * tile.columns, columns = std::min(tile.columns, n - column);
                         for (std::size_t t = 0; t < tiles.count; ++t) {
                             const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
-                            if (tile.multiply_while == nullptr) {
+                            Sum* const to = detail::continued(finish, sums.data(), row + first, height, column, columns);
+                            const bool onto = to != nullptr, is_complete = onto && to != sums.data();
+                            if (tile.multiply_while == nullptr || is_complete) {
                                 tile.multiply(height, depth / tile.group, left.tile(first, depth), left.row,
-                                              left.group == 0 ? height : left.group, right, sums.data(),
-                                              (t + 1) * fetched <= depth * tile.columns ? next + t * fetched : right);
-                                finish(sums.data(), row + first, height, column, columns, depth_begin, is_last);
+                                              left.group == 0 ? height : left.group, right, onto ? to : sums.data(),
+                                              (t + 1) * fetched <= depth * tile.columns ? next + t * fetched : right, onto);
+                                if (!is_complete) finish(sums.data(), row + first, height, column, columns, depth_begin, is_last);
                                 continue;
                             }
                             detail::Finishing<Sum, FinishTile> finishing{finish, sums.data(), tile.columns, row + first, height,
                                                                          column, columns,     depth_begin,  is_last};
                             tile.multiply_while(height, depth / tile.group, left.tile(first, depth), left.row, right, sums.data(),
-                                                next + t * share, next == right ? 0 : share * sizeof(B), {finishing.run, &finishing});
+                                                next + t * share, next == right ? 0 : share * sizeof(B), onto, {finishing.run, &finishing});
                         }
                     }
                 }
@@ -413,7 +429,9 @@ void pack_panels(const PanelLayout& layout, std::size_t k, std::size_t n, const 
 
 namespace detail {
 
-/// The last step of a product's tiles: into `target` through `finish`.
+/// The last step of a product's tiles: into `target` through `finish`, or added to it where `accumulate` is set, and `finish` says
+/// nothing. Then an element's sum goes on, product after product, in the order of the depth: it has the bits of one sum, however the
+/// depth was cut (see TileKernel::multiply).
 template <Real T>
 struct FinishInto {
     const KernelSet<T>& set;
@@ -428,16 +446,29 @@ struct FinishInto {
 
     void fetch(std::size_t row, std::size_t column, std::size_t columns) const { fetch_to_write(at(row, column), columns); }
 
+    /// Where a tile's sums go on from what the target holds: in the target, if its rows lie as the tile's do and nothing else
+    /// would be written, or in `sums`, to which they are copied. Null: they begin at 0.
+    T* continued(T* sums, std::size_t row, std::size_t rows, std::size_t column, std::size_t columns) const {
+        if (!accumulate) return nullptr;
+        T* const from = at(row, column);
+        if (target.row_stride == tile_columns && (columns == tile_columns || target.panel_stride > tile_columns)) return from;
+        for (std::size_t i = 0; i < rows; ++i) {
+            std::copy_n(from + i * target.row_stride, columns, sums + i * tile_columns);
+            std::fill_n(sums + i * tile_columns + columns, tile_columns - columns, T{0});
+        }
+        return sums;
+    }
+
     void operator()(const T* sums, std::size_t row, std::size_t rows, std::size_t column, std::size_t columns,
                     std::size_t depth_begin, bool is_last) const {
-        set.finish_tile(sums, tile_columns, rows, columns, at(row, column), target.row_stride, accumulate || depth_begin > 0,
+        set.finish_tile(sums, tile_columns, rows, columns, at(row, column), target.row_stride, !accumulate && depth_begin > 0,
                         is_last ? finish.at(row, column) : Finish<T>{});
     }
 };
 
 }  // namespace detail
 
-/// target (+)= a[m, k] · panels, then what `finish` says, in the tile's type.
+/// target (+)= a[m, k] · panels, then what `finish` says, in the tile's type; see FinishInto.
 template <Real T, class A, class Epilogue = NoEpilogue>
 void gemm_panels(std::size_t m, std::size_t n, std::size_t k, const Operand<A>& a, const T* panels,
                  const Target<T>& target, bool accumulate, const Finish<T>& finish = {},
@@ -495,7 +526,7 @@ void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& 
                 const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
                 set.tile.multiply(height, depth, left.tile(first, depth), left.row,
                                   left.group == 0 ? height : left.group, scratch.right.data(), sums.data(),
-                                  scratch.right.data());
+                                  scratch.right.data(), false);
                 set.finish_tile(sums.data(), layout.width, height, columns, c + first * c_stride + column, c_stride,
                                 accumulate || depth_begin > 0, {});
             }

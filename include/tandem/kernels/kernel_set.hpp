@@ -40,16 +40,18 @@ struct TileKernel {
     std::size_t columns;  ///< of every tile: the width of a packed panel
     std::size_t group;
 
-    /// out[rows, columns] = a · b, for 1 to `rows` rows. Group g of row i of a stands at a[i · a_row + g · a_group], side
+    /// out[rows, columns] = a · b, for 1 to `rows` rows, or what stands there goes on with a · b where `onto` is set, which
+    /// only sums of floats can: the same bits as of one product that is as deep as both, where those before had whole groups (of
+    /// AMX's tiles, whole steps of 16). Group g of row i of a stands at a[i · a_row + g · a_group], side
     /// by side (a_group = group) where group > 1; b holds `groups` times `columns` groups, side by side; out is packed.
     /// What stands from `ahead` on is fetched into the L2 cache, fetched_per_group bytes a group; it is not read, and may be
     /// anywhere.
     void (*multiply)(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                     const B* b, Sum* out, const void* ahead);
+                     const B* b, Sum* out, const void* ahead, bool onto);
 
     /// multiply with rows finished in between, and ahead_bytes fetched evenly; null where there is nothing to be gained.
     void (*multiply_while)(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, const B* b, Sum* out,
-                           const void* ahead, std::size_t ahead_bytes, const Meanwhile& meanwhile) = nullptr;
+                           const void* ahead, std::size_t ahead_bytes, bool onto, const Meanwhile& meanwhile) = nullptr;
 
     std::size_t depth = gemm_depth;  ///< of a block that is summed at once, in groups
     std::size_t unit = 1;      ///< so many rows take as long as fewer

@@ -155,8 +155,8 @@ struct OffsetTile {
     static_assert(Tile::columns == 8);
 
     static void multiply(std::size_t rows, std::size_t groups, const std::uint8_t* a, std::size_t a_row,
-                         std::size_t a_group, const std::int8_t* b, std::int32_t* out, const void* ahead) {
-        Tile::multiply(rows, groups, a, a_row, a_group, b, out, ahead);
+                         std::size_t a_group, const std::int8_t* b, std::int32_t* out, const void* ahead, bool onto) {
+        Tile::multiply(rows, groups, a, a_row, a_group, b, out, ahead, onto);
         int32x4_t left = vdupq_n_s32(0), right = left;
         for (std::size_t g = 0; g < groups; ++g, b += 32) {
             left = vpadalq_s16(left, vpaddlq_s8(vld1q_s8(b)));
@@ -231,6 +231,7 @@ struct PairDot {
     static constexpr std::size_t lanes = 4, tile_rows = 12, group = 2;
 
     static Sum zero() { return vdupq_n_f32(0); }
+    static Sum sums(const Total* from) { return vld1q_f32(from); }
     static bfloat16x8_t load(const B* from) {
         return vreinterpretq_bf16_u8(vld1q_u8(reinterpret_cast<const std::uint8_t*>(from)));
     }

@@ -18,10 +18,10 @@ inline constexpr std::size_t scalar_tile_rows = 4, scalar_tile_columns = 4;
 /// TileKernel::multiply in plain C++.
 template <class A, class B, class Sum, std::size_t group, std::size_t columns = scalar_tile_columns>
 void scalar_product(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                    const B* b, Sum* out, const void*) {
+                    const B* b, Sum* out, const void*, bool onto) {
     // Depth outside: were it the inner loop, g++ could fuse multiply and add in one vectorised version of it and not in
     // another, and a row's bits would depend on where its operands stand.
-    std::fill_n(out, rows * columns, Sum{0});
+    if (!onto) std::fill_n(out, rows * columns, Sum{0});
     for (std::size_t k = 0; k < groups * group; ++k) {
         for (std::size_t i = 0; i < rows; ++i) {
             const Sum left = static_cast<Sum>(a[i * a_row + k / group * a_group + k % group]);

@@ -17,15 +17,15 @@ struct TileKernels {
     static constexpr std::size_t columns = vectors * Dot::lanes;
 
     static void multiply(std::size_t rows, std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                         const B* b, Total* out, const void* ahead) {
+                         const B* b, Total* out, const void* ahead, bool onto) {
         table(std::make_index_sequence<Dot::tile_rows>{})[rows - 1](groups, a, a_row, a_group, b, out,
-                                                                    static_cast<const char*>(ahead));
+                                                                    static_cast<const char*>(ahead), onto);
     }
 
     static constexpr TileKernel<A, B, Total> kernel{Dot::tile_rows, columns, Dot::group, multiply};
 
 private:
-    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*);
+    using Function = void (*)(std::size_t, const A*, std::size_t, std::size_t, const B*, Total*, const char*, bool);
 
     template <std::size_t... Rows>
     static const Function* table(std::index_sequence<Rows...>) {
@@ -35,19 +35,22 @@ private:
 
     template <std::size_t rows>
     static void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group, const B* b, Total* out,
-                     const char* ahead) {
-        tile(groups, a, a_row, a_group, b, out, ahead, std::make_index_sequence<rows>{});
+                     const char* ahead, bool onto) {
+        tile(groups, a, a_row, a_group, b, out, ahead, onto, std::make_index_sequence<rows>{});
     }
 
     // Index sequences instead of loops keep every sum in a register at -O2. A pointer to every third row lets x86's scaled
     // addressing reach all rows of a with few registers.
     template <std::size_t... Row>
     [[gnu::always_inline]] static inline void tile(std::size_t groups, const A* a, std::size_t a_row, std::size_t a_group,
-                                                   const B* b, Total* out, const char* ahead,
+                                                   const B* b, Total* out, const char* ahead, [[maybe_unused]] bool onto,
                                                    std::index_sequence<Row...>) {
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
+        if constexpr (requires { Dot::sums(out); }) {
+            if (onto) ((left[Row] = Dot::sums(out + Row * columns), right[Row] = Dot::sums(out + Row * columns + Dot::lanes)), ...);
+        }
         const A* thirds[(rows + 2) / 3];
         ((thirds[Row / 3] = a + Row / 3 * 3 * a_row), ...);
         constexpr std::size_t width = columns * Dot::group;
@@ -91,6 +94,7 @@ struct ElementDot {
     static constexpr std::size_t lanes = V::lanes, tile_rows = V::tile_rows, group = 1;
 
     [[gnu::always_inline]] static inline V zero() { return V(0); }
+    [[gnu::always_inline]] static inline V sums(const Total* from) { return V::load(from); }
     [[gnu::always_inline]] static inline V load(const B* from) { return V::load(from); }
     [[gnu::always_inline]] static inline V broadcast(const A* from) { return V(*from); }
     [[gnu::always_inline]] static inline V dot(const V& a, const V& b, const V& sum) { return fma(a, b, sum); }

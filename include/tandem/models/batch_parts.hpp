@@ -9,8 +9,8 @@
 namespace tandem::inline TANDEM_ABI {
 
 /// A batch in parts: all of a part's pairs are in memory at a time. The parts are dealt out in `shares`, runs of as many parts each; a rank has
-/// one or several neighbouring shares. Within a share gradients are added up part by part, and the shares' sums as a binary tree of neighbours: so
-/// the gradient depends on the shares, and not on how many ranks compute them.
+/// one or several neighbouring shares. Within a share gradients are added up pair by pair in order, and the shares' sums as a binary tree of
+/// neighbours: so the gradient depends on the shares, and neither on how many ranks compute them nor on how large their parts are.
 struct BatchParts {
     std::size_t count = 0, part = 0;
     std::size_t shares = 1;  ///< a power of two, and no fewer than there are ranks
@@ -24,8 +24,8 @@ struct BatchParts {
     std::size_t own_parts() const { return parts() / ranks_count(); }
     std::size_t first_part() const { return ranks == nullptr ? 0 : ranks->rank() * own_parts(); }
 
-    /// This rank's parts in the order in which they are computed: all are embedded, and then all but the last one again, to be passed back through
-    /// behind it, which is still in memory: share after share from the last one on, of each share the last part first.
+    /// This rank's parts in the order in which they are computed: all are embedded, from the last one to the first, which is still in memory when it
+    /// is passed back through, and then all the others again in order, each passed back through.
     std::size_t computed() const { return 2 * own_parts() - 1; }
     std::size_t part_at(std::size_t i) const;
 

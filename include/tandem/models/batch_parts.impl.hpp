@@ -10,10 +10,8 @@
 namespace tandem::inline TANDEM_ABI {
 
 TANDEM_INLINE std::size_t BatchParts::part_at(std::size_t i) const {
-    const std::size_t own = own_parts(), first = first_part();
-    if (i < own) return first + i;
-    const std::size_t back = i - (own - 1), place = back % share(), begin = first + own - (back / share() + 1) * share();
-    return place == 0 ? begin + share() - 1 : begin + place - 1;
+    const std::size_t last = own_parts() - 1;
+    return first_part() + (i <= last ? last - i : i - last);
 }
 
 TANDEM_INLINE void BatchParts::check(const char* where) const {

@@ -323,7 +323,7 @@ public:
         }
     }
 
-    /// Whether a tower has transformer blocks, which Recompute::blocks is about. A convolutional one has none.
+    /// Whether a tower has transformer blocks, which Recompute is about. A convolutional one has none.
     static constexpr bool recomputes_image = requires(Workspace& work) { work.vision.blocks.recompute; };
     static constexpr bool recomputes_text = requires(Workspace& work) { work.text.blocks.recompute; };
 
@@ -331,13 +331,13 @@ public:
     static constexpr bool normalises_batches = requires(Workspace& work) { work.vision.uses_running_means; };
 
     /// The same for `count` pairs of which `part` are in memory at a time, with what the towers keep of them: each part is embedded, the
-    /// loss has the embeddings of all, and each part but the last is embedded once more to pass its gradient on (Gao et al. 2021,
+    /// loss has the embeddings of all, and each part but the first is embedded once more to pass its gradient on (Gao et al. 2021,
     /// arXiv:2101.06983). pairs(first, last) gives a part: something with `images` and `ids`, the same ones each time it is asked for;
-    /// asked in order for all, and then in order for all but the last. Gradients are those of the whole batch, but for sums in another
-    /// order and for what the config's dropouts leave out: a part draws the same both times, parts of another size draw otherwise. Not for
-    /// models that normalise batches.
+    /// asked from the last part to the first, and then in order for all but the first. Gradients are those of the whole batch, to the bit:
+    /// sums go on from pair to pair, and dropouts draw for each pair alone. In amp_bf16 products take many tokens in a step, and sums differ in
+    /// their last bits where a part ends within one. Not for models that normalise batches.
     ///
-    /// With work.shares, sums are those of BatchParts, and parts are asked for in its order. With work.ranks, each computes its parts, all have
+    /// With work.shares, sums are those of BatchParts. With work.ranks, each computes its parts, all have
     /// the embeddings of all, and the gradient, which must be zero before (see zero_parameters), comes out the same everywhere; it is exchanged while a text tower that
     /// has blocks of its own is still passed back through.
     template <class Pairs, class L>
@@ -458,6 +458,13 @@ private:
         }
     }
 
+    /// What the items [first, last) of a tower draw from.
+    static void draw_for(std::size_t first, std::size_t last, Random tower, std::vector<Random>& random) {
+        const Seed seed{tower.next()};
+        random.clear();
+        for (std::size_t i = first; i < last; ++i) random.emplace_back(seed, i);
+    }
+
     static void normalize_embeddings(Embeddings& embeddings, Tensor<C, Shape<dynamic>>& lengths) {
         lengths.resize(embeddings.extent(0));
         nn::normalize_rows<C>(embeddings.extent(0), embedding, embeddings.data(), lengths.data());
@@ -523,8 +530,8 @@ private:
         parts.check("Clip::loss_and_gradient");
         if (is_shared && work.lock_image != work.lock_text)
             throw Error("Clip::loss_and_gradient", "both towers locked or none, since they share their blocks", "one of them");
-        if (work.recompute == Recompute::blocks && !recomputes_image && !recomputes_text)
-            throw Error("Clip::loss_and_gradient", "a tower of transformer blocks, which Recompute::blocks is about", "none");
+        if (work.recompute != Recompute::nothing && !recomputes_image && !recomputes_text)
+            throw Error("Clip::loss_and_gradient", "a tower of transformer blocks, which Recompute is about", "none");
         if constexpr (recomputes_image) work.vision.blocks.recompute = work.recompute;
         if constexpr (recomputes_text) work.text.blocks.recompute = work.recompute;
         const bool has_ranks = parts.ranks_count() > 1;
@@ -533,10 +540,9 @@ private:
         // Locked towers embed once.
         const auto forward = [&](std::size_t number, bool with_locked) {
             const std::size_t first = number * part, last = std::min(first + part, count);
-            // A part draws the same each time it is computed.
-            const Seed dropout = first == 0 ? work.dropout : Seed{Random(work.dropout, 1 + first).next()};
-            if constexpr (requires { work.vision.random; }) work.vision.random = Random(dropout, 0);
-            if constexpr (requires { work.text.random; }) work.text.random = Random(dropout, 1);
+            // A pair draws the same each time it is computed, whatever stands beside it.
+            if constexpr (requires { work.vision.random; }) draw_for(first, last, Random(work.dropout, 0), work.vision.random);
+            if constexpr (requires { work.text.random; }) draw_for(first, last, Random(work.dropout, 1), work.text.random);
             const auto& batch = pairs(first, last);
             if (batch.images.extent(0) != last - first || batch.ids.extent(0) != last - first)
                 throw Error("Clip::loss_and_gradient", std::to_string(last - first) + " images and as many captions",

@@ -201,9 +201,9 @@ struct VitConfig {
     }
 
     /// For one image, without the projection.
-    constexpr Cost cost() const {
+    constexpr Cost cost(Recompute recompute = Recompute::nothing) const {
         require();
-        return stem_cost() + token_cost() + blocks_cost() + head_cost();
+        return stem_cost() + token_cost() + blocks_cost(recompute) + head_cost();
     }
 
     // Its parts, as describe() lists them.
@@ -216,8 +216,8 @@ struct VitConfig {
         const Cost norm_before = no_ln_pre ? Cost{} : norm.cost(width, tokens());
         return total + norm_before + tokens() * width * held_cost(1);
     }
-    constexpr Cost blocks_cost() const {
-        return nn::transformer_cost(block_shape(), tokens(), layers, block_parts(), PicksRow<Pooling>);
+    constexpr Cost blocks_cost(Recompute recompute = Recompute::nothing) const {
+        return nn::transformer_cost(block_shape(), tokens(), layers, block_parts(), PicksRow<Pooling>, recompute);
     }
     constexpr Cost head_cost() const { return detail::head_cost_of(*this, tokens()); }
 
@@ -333,17 +333,17 @@ struct TextConfig {
 
     /// For one caption of `tokens` tokens, the end-of-text token included; of the whole context unless given. Without the
     /// projection.
-    constexpr Cost cost(std::size_t tokens = 0) const {
+    constexpr Cost cost(std::size_t tokens = 0, Recompute recompute = Recompute::nothing) const {
         require();
-        return token_cost(tokens) + blocks_cost(tokens) + head_cost(tokens);
+        return token_cost(tokens) + blocks_cost(tokens, recompute) + head_cost(tokens);
     }
 
     constexpr Cost token_cost(std::size_t tokens = 0) const {
         const Cost tables{.parameters = (vocabulary + places() + token_types) * width, .tables = vocabulary * width};
         return ln_embed ? tables + norm.cost(width, computed(tokens)) + held_cost(computed(tokens) * width) : tables;
     }
-    constexpr Cost blocks_cost(std::size_t tokens = 0) const {
-        return nn::transformer_cost(block_shape(), computed(tokens), layers, block_parts(), PicksRow<Pooling>);
+    constexpr Cost blocks_cost(std::size_t tokens = 0, Recompute recompute = Recompute::nothing) const {
+        return nn::transformer_cost(block_shape(), computed(tokens), layers, block_parts(), PicksRow<Pooling>, recompute);
     }
     constexpr Cost head_cost(std::size_t tokens = 0) const { return detail::head_cost_of(*this, computed(tokens)); }
 

@@ -12,6 +12,17 @@ namespace tandem::inline TANDEM_ABI {
 
 namespace detail {
 
+/// Of a tower, whose blocks, if it has any, may be computed again.
+constexpr Cost tower_cost(const auto& tower, Recompute recompute) {
+    if constexpr (requires { tower.cost(recompute); }) {
+        return tower.cost(recompute);
+    } else if constexpr (requires { tower.cost(std::size_t{}, recompute); }) {
+        return tower.cost(std::size_t{}, recompute);
+    } else {
+        return tower.cost();
+    }
+}
+
 /// The projection of the library's own towers, whose cost() leaves it out.
 constexpr Cost projection_cost(const auto& tower, std::size_t embedding) {
     if constexpr (requires { tower.projection_cost(embedding); }) {
@@ -33,20 +44,21 @@ constexpr Cost projection_cost(const auto& tower, std::size_t embedding) {
 
 }  // namespace detail
 
-/// What the image side costs for one image, projection included: the figures of open_clip's docs/model_profile.csv.
-constexpr Cost image_cost(const auto& config) {
-    return config.vision.cost() + detail::projection_cost(config.vision, config.embedding);
+/// What the image side costs for one image, projection included: the figures of open_clip's docs/model_profile.csv. What training
+/// keeps is without what it computes again.
+constexpr Cost image_cost(const auto& config, Recompute recompute = Recompute::nothing) {
+    return detail::tower_cost(config.vision, recompute) + detail::projection_cost(config.vision, config.embedding);
 }
 
 /// What the text side costs for one caption of `tokens` tokens, the end-of-text token included, or of the full context;
 /// projection included.
-constexpr Cost text_cost(const auto& config, std::size_t tokens = 0) {
+constexpr Cost text_cost(const auto& config, std::size_t tokens = 0, Recompute recompute = Recompute::nothing) {
     const Cost projection = detail::projection_cost(config.text, config.embedding);
-    Cost total = config.text.cost() + projection;
-    if constexpr (requires { config.text.cost(tokens); }) {
+    Cost total = detail::tower_cost(config.text, recompute) + projection;
+    if constexpr (requires { config.text.cost(tokens, recompute); }) {
         if (tokens > 0) {
             const std::size_t dense = total.flops;
-            total = config.text.cost(tokens) + projection;
+            total = config.text.cost(tokens, recompute) + projection;
             total.flops = dense;  // the naive model pads
         }
     }
@@ -59,13 +71,13 @@ constexpr Cost text_cost(const auto& config, std::size_t tokens = 0) {
 namespace detail {
 
 /// Of one image–text pair, or of one item of a tower.
-constexpr Cost whole_cost(const auto& config) {
+constexpr Cost whole_cost(const auto& config, Recompute recompute = Recompute::nothing) {
     if constexpr (HasTwoTowers<std::remove_cvref_t<decltype(config)>>) {
-        Cost total = image_cost(config) + text_cost(config);
+        Cost total = image_cost(config, recompute) + text_cost(config, 0, recompute);
         total.parameters += config.logit_bias ? 2 : 1;
         return total;
     } else {
-        return config.cost();
+        return tower_cost(config, recompute);
     }
 }
 
@@ -95,7 +107,7 @@ constexpr std::size_t executed_flops(const auto& config) { return detail::whole_
 /// Bytes of activations that a training step holds for one pair, or one item of a tower, in elements of C.
 template <class C = float>
 constexpr std::size_t training_bytes(const auto& config, Recompute recompute = Recompute::nothing) {
-    return detail::whole_cost(config).training(recompute) * sizeof(C);
+    return detail::whole_cost(config, recompute).training() * sizeof(C);
 }
 
 /// Bytes that each of several ranks sends in a training step on a batch of so many pairs (see BatchParts): gradients twice, but for the part that a

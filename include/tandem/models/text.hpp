@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -52,7 +53,9 @@ public:
         Tensor<C, Shape<dynamic, width>> embedded, gradient, picked_gradient;
         std::vector<std::size_t> offsets, rows;
         kernels::Activation gelu = kernels::Activation::gelu;
-        Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
+        std::vector<Random> random;  ///< of each item: draws what the next forward pass with `keep` leaves out of it; none: nothing
+        /// Groups from the front that learn nothing: what makes the blocks' input, and blocks. The backward pass ends behind them.
+        std::size_t locked = 0;
 
         Sequences<C> sequences() const {
             return {.offsets = offsets, .positions = {}, .causal = stand_in.causal, .rotations = rotations(), .gelu = gelu};
@@ -83,11 +86,12 @@ public:
     /// The same through blocks that are another tower's.
     void forward(Input ids, Rows<C, Embedding> embeddings, Workspace& work, bool keep, const Blocks& blocks) const {
         const std::size_t count = ids.extent(0);
+        work.blocks.locked = work.locked == 0 ? 0 : work.locked - 1;
         if (keep || is_padded) {
             work.ids.resize(count);
             std::copy_n(ids.data(), ids.size(), work.ids.data());
             if constexpr (stand_in.token_dropout > 0) {
-                for (std::size_t i = 0; keep && i < count; ++i) drop_tokens(work.ids[i].elements(), work.random);
+                for (std::size_t i = 0; keep && i < work.random.size(); ++i) drop_tokens(work.ids[i].elements(), work.random[i]);
             }
             ids = work.ids;
         }
@@ -173,6 +177,7 @@ public:
                            gradient.head_);
             blocks.backward(work.gradient, sequences, work.blocks, blocks_gradient);
         }
+        if (work.locked > 0) return;
         if constexpr (has_norm)
             ln_embed_.backward(work.embedded, work.gradient, work.gradient, work.norm, gradient.ln_embed_, false);
         table_.backward(work.ids, work.gradient, work.offsets, gradient.table_);
@@ -253,10 +258,11 @@ private:
 
     Rows<const C, width> run_blocks(const Blocks& blocks, const Sequences<C>& sequences, Workspace& work,
                                     bool keep) const {
+        const std::span<Random> drawing = keep ? std::span<Random>(work.random) : std::span<Random>();
         if constexpr (Head::picks_row) {
-            return blocks.forward_picked(sequences, work.rows, work.blocks, keep, keep ? &work.random : nullptr);
+            return blocks.forward_picked(sequences, work.rows, work.blocks, keep, drawing);
         } else {
-            return blocks.forward(sequences, work.blocks, keep, keep ? &work.random : nullptr);
+            return blocks.forward(sequences, work.blocks, keep, drawing);
         }
     }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <numeric>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -56,10 +57,13 @@ public:
         Tensor<C, Shape<dynamic, width>> patches, embedded, kept, gradient, picked_gradient;
         std::vector<std::size_t> offsets, rows, positions, chosen;
         kernels::Activation gelu = kernels::Activation::gelu;
-        Random random{Seed{}};  ///< draws what the next forward pass with `keep` leaves out
+        std::vector<Random> random;  ///< of each item: draws what the next forward pass with `keep` leaves out of it; none: nothing
         bool drops = true;      ///< whether it leaves out anything
 
-        Random* drawing(bool keep) { return keep && drops ? &random : nullptr; }
+        /// Groups from the front that learn nothing: what makes the blocks' input, and blocks. The backward pass ends behind them.
+        std::size_t locked = 0;
+
+        std::span<Random> drawing(bool keep) { return keep && drops ? std::span<Random>(random) : std::span<Random>(); }
 
         Sequences<C> sequences() const {
             return {.offsets = offsets, .positions = positions, .causal = false, .rotations = rotations(), .gelu = gelu};
@@ -87,6 +91,7 @@ public:
     /// images <N, 3, height, width>, already normalised, to embeddings <N, Embedding>, not normalised. `keep` keeps what
     /// backward needs, and leaves out what the config's dropouts draw.
     void forward(Input images, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const {
+        work.blocks.locked = work.locked == 0 ? 0 : work.locked - 1;
         embed(images, work, keep);
         const Sequences<C> sequences = work.sequences();
         head_.forward(run_blocks(sequences, work, keep), embeddings, sequences, Tokens::prefix, work.head, keep);
@@ -145,6 +150,7 @@ public:
                            work.head, gradient.head_);
             transformer_.backward(work.gradient, sequences, work.blocks, gradient.transformer_);
         }
+        if (work.locked > 0) return;
         if constexpr (has_norm) {
             ln_pre_.backward(before_norm(work, may_drop && work.drops), work.gradient, work.gradient, work.norm, gradient.ln_pre_,
                              false);
@@ -207,7 +213,7 @@ private:
     /// From images to the input of the blocks.
     void embed(Input images, Workspace& work, bool keep) const {
         const std::size_t count = images.extent(0);
-        const bool drops = may_drop && work.drawing(keep) != nullptr;
+        const bool drops = may_drop && !work.drawing(keep).empty();
         work.patches.resize(count * Tokens::patches);
         work.embedded.resize(count * Tokens::tokens);
         stem_.forward(images, work.patches, work.stem, keep);
@@ -251,7 +257,7 @@ private:
             std::vector<std::size_t> order(Tokens::patches);
             for (std::size_t i = 0; drops && i < count; ++i) {
                 std::iota(order.begin(), order.end(), Tokens::prefix);
-                shuffle(order, work.random);
+                shuffle(order, work.random[i]);
                 std::sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(chosen));
                 for (std::size_t token = 0; token < length; ++token) {
                     work.positions.push_back(token < Tokens::prefix ? token : order[token - Tokens::prefix]);

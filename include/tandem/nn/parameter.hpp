@@ -6,6 +6,7 @@
 #include <array>
 #include <cmath>
 #include <cstddef>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -133,10 +134,23 @@ void initialise_part(Part& part, Random& random, const InitScale& scale) {
     }
 }
 
-/// What a backward pass computes again instead of finding it in memory. `blocks`: a transformer keeps the inputs of its residual
-/// blocks, and what the last one left; every other block is run once more before its backward pass (Chen et al. 2016,
-/// arXiv:1604.06174; open_clip's --grad-checkpointing). Gradients are the same to the bit; a forward pass has one backward pass.
-enum class Recompute { nothing, blocks };
+/// What a backward pass computes again instead of finding it in memory: of a transformer the `first` blocks from the front, of which the
+/// inputs alone are kept, and which are run once more before their backward pass (Chen et al. 2016, arXiv:1604.06174; all of them:
+/// open_clip's --grad-checkpointing). What the last block left is there anyway. Gradients are the same to the bit; a forward pass has one
+/// backward pass.
+struct Recompute {
+    std::size_t first = 0;
+
+    static const Recompute nothing, blocks;
+
+    /// Blocks of so many that are computed again.
+    constexpr std::size_t of(std::size_t layers) const { return std::min(first, layers - 1); }
+    friend constexpr bool operator==(const Recompute&, const Recompute&) = default;
+};
+/// No block.
+inline constexpr Recompute Recompute::nothing{};
+/// All blocks.
+inline constexpr Recompute Recompute::blocks{std::numeric_limits<std::size_t>::max()};
 
 /// What a part costs for one sequence of some number of tokens. Memory counts scalars of the compute type.
 struct Cost {
@@ -150,21 +164,17 @@ struct Cost {
     std::size_t inference = 0;  ///< held by a forward pass that keeps nothing
     std::size_t saved = 0;      ///< kept from the forward pass for the backward pass
     std::size_t scratch = 0;    ///< what the backward pass needs beside that, blocks in turn
-    std::size_t spared = 0;     ///< of `saved`, what is not kept where blocks are computed again
 
     /// All that a training step holds for one item.
-    constexpr std::size_t training(Recompute recompute = Recompute::nothing) const {
-        return saved - (recompute == Recompute::blocks ? spared : 0) + scratch;
-    }
+    constexpr std::size_t training() const { return saved + scratch; }
 
     friend constexpr Cost operator+(const Cost& a, const Cost& b) {
-        return {a.parameters + b.parameters, a.matrices + b.matrices,   a.tables + b.tables,
-                a.flops + b.flops,           a.executed + b.executed,   a.inference + b.inference,
-                a.saved + b.saved,           a.scratch + b.scratch,     a.spared + b.spared};
+        return {a.parameters + b.parameters, a.matrices + b.matrices,   a.tables + b.tables, a.flops + b.flops,
+                a.executed + b.executed,     a.inference + b.inference, a.saved + b.saved,   a.scratch + b.scratch};
     }
     friend constexpr Cost operator*(std::size_t n, const Cost& a) {
         return {n * a.parameters, n * a.matrices,  n * a.tables, n * a.flops,
-                n * a.executed,   n * a.inference, n * a.saved,  n * a.scratch, n * a.spared};
+                n * a.executed,   n * a.inference, n * a.saved,  n * a.scratch};
     }
     friend constexpr bool operator==(const Cost&, const Cost&) = default;
 };

@@ -136,14 +136,10 @@ struct AttentionPool {
             {saved.queries_gradient.data(), width, saved.kv_gradient.data(), 2 * width,
              saved.kv_gradient.data() + width, 2 * width});
         kv.backward(x, saved.kv_gradient, dx, gradient.kv);
-        // All sequences share one query.
-        C* const sums = saved.stream_gradient.data();
-        std::fill_n(sums, width, C{0});
-        detail::add_column_sums<C>(count, width, {saved.queries_gradient.data(), width}, sums);
-        const Rows<C, width> query_gradient(sums, {{1, width}}), latent_gradient(saved.scratch.data(), {{1, width}});
-        q.backward(latent.view(), query_gradient, latent_gradient, gradient.q);
-        std::transform(gradient.latent.data(), gradient.latent.data() + width, latent_gradient.data(),
-                       gradient.latent.data(), std::plus<C>());
+        // All sequences share one query. Its gradients go on from sequence to sequence, as all others do.
+        for (std::size_t i = 0; i < count; ++i) std::copy_n(latent.data(), width, saved.stream_gradient.data() + i * width);
+        q.backward(saved.stream_gradient, saved.queries_gradient, saved.scratch, gradient.q);
+        detail::add_column_sums<C>(count, width, {saved.scratch.data(), width}, gradient.latent.data());
     }
 
 private:

@@ -39,12 +39,20 @@ struct Transformer {
 
     explicit Transformer(std::size_t layers) : resblocks(layers) {}
 
-    /// streams[i] is the input of block i; the last one is the output.
+    /// streams[place(i)] is the input of block i; the last one is the output.
     struct Saved {
         std::vector<Tensor<C, Shape<dynamic, width>>> streams{2};
         std::vector<typename Layer::Saved> blocks{1};
         Tensor<C, Shape<dynamic, width>> scratch, picked;
-        Recompute recompute = Recompute::nothing;  ///< where blocks are computed again, they all have blocks[0] in turn
+        Recompute recompute = Recompute::nothing;
+        /// So many blocks from the front learn nothing, nor does what stands before them: the backward pass ends behind them, and they keep nothing.
+        std::size_t locked = 0;
+
+        /// Blocks from the front that keep nothing: they have blocks[0] in turn, before or after the first one that does.
+        std::size_t unkept(std::size_t layers) const { return std::min(layers - 1, std::max(locked, recompute.of(layers))); }
+        /// Of the input of block i where it is kept; locked blocks have two streams in turn.
+        std::size_t place(std::size_t i) const { return locked == 0 ? i : i < locked ? i % 2 : 2 + i - locked; }
+
         /// What stochastic depth drops of each block, which has it while it runs: see with_drops.
         struct Drops {
             std::vector<C> mixer, mlp;
@@ -69,15 +77,15 @@ struct Transformer {
     }
 
     /// Returns the output, which stands in `saved`. With `keep`, all that backward needs is kept; without, each
-    /// block overwrites what the one before it left. Stochastic depth drops what `random` draws, where it is given.
-    Rows<C, width> forward(const Sequences<C>& sequences, Saved& saved, bool keep, Random* random) const {
-        prepare(sequences, saved, keep, random);
+    /// block overwrites what the one before it left. Stochastic depth drops what `random` draws, one for each sequence, where it is given.
+    Rows<C, width> forward(const Sequences<C>& sequences, Saved& saved, bool keep, std::span<Random> random) const {
+        prepare(saved, keep, random);
         return forward_blocks(layers(), sequences, saved, keep);
     }
 
     /// The output of the first `count` blocks, as forward computes it without `keep`.
     Rows<C, width> forward_first(std::size_t count, const Sequences<C>& sequences, Saved& saved) const {
-        prepare(sequences, saved, false, nullptr);
+        prepare(saved, false, {});
         return forward_blocks(count, sequences, saved, false);
     }
 
@@ -98,29 +106,31 @@ struct Transformer {
 
     /// The rows of the output that `picked` names, one in every sequence: <sequences, width>.
     Rows<C, width> forward_picked(const Sequences<C>& sequences, std::span<const std::size_t> picked, Saved& saved,
-                                  bool keep, Random* random) const {
-        prepare(sequences, saved, keep, random);
+                                  bool keep, std::span<Random> random) const {
+        prepare(saved, keep, random);
         const Rows<C, width> from = forward_blocks(layers() - 1, sequences, saved, keep);
         saved.picked.resize(picked.size());
+        const bool keeps = keep && saved.locked < layers();
         with_drops(layers() - 1, saved, keep, [&](auto& block) {
-            resblocks.back().forward_picked(from, saved.picked, sequences, picked, block, keep);
+            resblocks.back().forward_picked(from, saved.picked, sequences, picked, block, keeps);
         });
         return saved.picked;
     }
 
-    /// In place g = the gradient of the input, given that of the output.
+    /// In place g = the gradient of the input, or of the first block's that is not locked, given that of the output.
     void backward(Rows<C, width> g, const Sequences<C>& sequences, Saved& saved,
                   Transformer& gradient) const requires Trainable<T> {
         backward_blocks(layers(), g, sequences, saved, gradient);
     }
 
-    /// g = the gradient of the input, given that of forward_picked's result, which is overwritten.
+    /// g = the same, given the gradient of forward_picked's result, which is overwritten.
     void backward_picked(Rows<C, width> g_picked, Rows<C, width> g, const Sequences<C>& sequences,
                          std::span<const std::size_t> picked, Saved& saved,
                          Transformer& gradient) const requires Trainable<T> {
+        if (saved.locked >= layers()) return;
         saved.scratch.resize(g.extent(0));
         with_drops(layers() - 1, saved, true, [&](auto& block) {
-            resblocks.back().backward_picked(saved.streams[layers() - 1], g_picked, g, saved.scratch, sequences, picked, block,
+            resblocks.back().backward_picked(saved.streams[saved.place(layers() - 1)], g_picked, g, saved.scratch, sequences, picked, block,
                                              gradient.resblocks.back());
         });
         backward_blocks(layers() - 1, g, sequences, saved, gradient);
@@ -147,10 +157,10 @@ struct Transformer {
 private:
     std::size_t layers() const { return resblocks.size(); }
 
-    void prepare(const Sequences<C>& sequences, Saved& saved, bool keep, Random* random) const {
-        const bool recomputes = saved.recompute == Recompute::blocks;
-        if (const std::size_t held = recomputes ? 1 : layers(); keep && (saved.blocks.size() != held || saved.streams.size() != layers() + 1)) {
-            std::vector<Tensor<C, Shape<dynamic, width>>> streams(layers() + 1);
+    void prepare(Saved& saved, bool keep, [[maybe_unused]] std::span<Random> random) const {
+        const std::size_t held = layers() - saved.unkept(layers()), passed = saved.place(layers()) + 1;
+        if (keep && (saved.blocks.size() != held || saved.streams.size() != passed)) {
+            std::vector<Tensor<C, Shape<dynamic, width>>> streams(passed);
             streams.front() = std::move(saved.streams.front());
             saved.streams = std::move(streams);
             saved.blocks = std::vector<typename Layer::Saved>(held);
@@ -162,16 +172,17 @@ private:
                 const double rate =
                     layers() > 1 ? parts.drop_path_rate * static_cast<double>(i) / static_cast<double>(layers() - 1)
                                  : 0;
-                draw(saved.drops[i].mixer, sequences.count(), rate, random);
-                draw(saved.drops[i].mlp, sequences.count(), rate, random);
+                draw(saved.drops[i].mixer, rate, random);
+                draw(saved.drops[i].mlp, rate, random);
             }
         }
     }
 
     /// body(what is kept of block `layer`), with what stochastic depth drops of it.
     template <class Body>
-    static void with_drops(std::size_t layer, Saved& saved, bool keep, const Body& body) {
-        auto& block = saved.blocks[keep && saved.recompute == Recompute::nothing ? layer : 0];
+    void with_drops(std::size_t layer, Saved& saved, bool keep, const Body& body) const {
+        const std::size_t unkept = saved.unkept(layers());
+        auto& block = saved.blocks[keep && layer > unkept ? layer - unkept : 0];
         const auto exchange = [&] {
             if constexpr (parts.drop_path_rate > 0) {
                 typename Saved::Drops& drops = saved.drops[keep ? layer : 0];
@@ -185,35 +196,37 @@ private:
     }
 
     /// 0 with probability `rate`, else 1 / (1 − rate), so that the mean is 1.
-    static void draw(std::vector<C>& drop, std::size_t count, double rate, Random* random) {
-        drop.resize(random != nullptr && rate > 0 ? count : 0);
-        for (C& factor : drop) factor = random->uniform() < rate ? C{0} : static_cast<C>(1 / (1 - rate));
+    static void draw(std::vector<C>& drop, double rate, std::span<Random> random) {
+        drop.resize(rate > 0 ? random.size() : 0);
+        std::transform(random.begin(), random.begin() + static_cast<std::ptrdiff_t>(drop.size()), drop.begin(),
+                       [&](Random& of_sequence) { return of_sequence.uniform() < rate ? C{0} : static_cast<C>(1 / (1 - rate)); });
     }
 
     Rows<C, width> forward_blocks(std::size_t count, const Sequences<C>& sequences, Saved& saved, bool keep) const {
         const std::size_t rows = saved.streams.front().extent(0);
         for (std::size_t i = 0; i < count; ++i) {
-            auto& from = saved.streams[keep ? i : i % 2];
-            auto& to = saved.streams[keep ? i + 1 : (i + 1) % 2];
+            auto& from = saved.streams[keep ? saved.place(i) : i % 2];
+            auto& to = saved.streams[keep ? saved.place(i + 1) : (i + 1) % 2];
             to.resize(rows);
-            const bool keeps = keep && (saved.recompute == Recompute::nothing || i + 1 == layers());
+            const bool keeps = keep && i >= saved.unkept(layers()) && i >= saved.locked;
             with_drops(i, saved, keep, [&](auto& block) { resblocks[i].forward(from, to, sequences, block, keeps); });
         }
-        return saved.streams[keep ? count : count % 2];
+        return saved.streams[keep ? saved.place(count) : count % 2];
     }
 
     void backward_blocks(std::size_t count, Rows<C, width> g, const Sequences<C>& sequences, Saved& saved,
                          Transformer& gradient) const requires Trainable<T> {
         saved.scratch.resize(g.extent(0));
-        const bool recomputes = saved.recompute == Recompute::blocks;
-        if (count > 1 && !recomputes) saved.blocks[0].lend(saved.blocks[count - 1]);
-        for (std::size_t i = count; i-- > 0;) {
+        const std::size_t unkept = saved.unkept(layers());
+        if (count > unkept + 1) saved.blocks[0].lend(saved.blocks[count - 1 - unkept]);
+        for (std::size_t i = count; i-- > saved.locked;) {
+            auto& from = saved.streams[saved.place(i)];
             with_drops(i, saved, true, [&](auto& block) {
                 // What comes out is there already: in the stream that the block behind has no more use for.
-                if (recomputes && i + 1 < layers()) resblocks[i].forward(saved.streams[i], saved.streams[i + 1], sequences, block, true);
-                resblocks[i].backward(saved.streams[i], g, saved.scratch, sequences, block, gradient.resblocks[i]);
+                if (i < unkept) resblocks[i].forward(from, saved.streams[saved.place(i + 1)], sequences, block, true);
+                resblocks[i].backward(from, g, saved.scratch, sequences, block, gradient.resblocks[i]);
             });
-            if (i > 0 && !recomputes) saved.blocks[i].lend(saved.blocks[i - 1]);
+            if (i > unkept) saved.blocks[i - unkept].lend(saved.blocks[i - unkept - 1]);
         }
     }
 };
@@ -270,18 +283,20 @@ constexpr std::size_t picked_mixer_saved(const BlockShape& shape, std::size_t to
 }
 
 /// `layers` blocks, the streams between them, and the backward pass's own two. FLOPs and parameters are those of whole
-/// blocks; what is executed and held knows that the last block computes one row where `picks` is set.
+/// blocks; what is executed and held knows that the last block computes one row where `picks` is set, and what is kept which blocks are
+/// computed again.
 constexpr Cost transformer_cost(const BlockShape& shape, std::size_t tokens, std::size_t layers, const auto& parts,
-                                bool picks) {
+                                bool picks, Recompute recompute) {
     const Cost block = block_cost(shape, tokens, parts);
     const Cost last = picks ? picked_block_cost(shape, tokens, parts) : block;
     const std::size_t rows = tokens * shape.width;
     Cost total = layers * block;
     total.executed = (layers - 1) * block.executed + last.executed;
     total.saved = (layers - 1) * block.saved + last.saved + rows;
-    // All blocks have the memory of one, in which a block that picks has its own queries and keys beside the others'.
-    total.spared = (layers - 1) * (block.saved - rows);
-    if (layers > 1) total.spared -= std::max(block.saved - rows, last.saved) - last.saved + (picks ? picked_mixer_saved(shape, tokens, parts) : 0);
+    // Blocks that are computed again have the memory of the one behind them; if that is one that picks, it has its own queries and keys beside theirs.
+    const std::size_t again = recompute.of(layers);
+    total.saved -= again * (block.saved - rows);
+    if (again > 0 && again + 1 == layers) total.saved += std::max(block.saved - rows, last.saved) - last.saved + (picks ? picked_mixer_saved(shape, tokens, parts) : 0);
     total.inference = (layers > 1 ? block.inference : 0) + (picks || layers == 1 ? last.inference : 0) + 2 * rows;
     total.scratch = (layers > 1 ? block.scratch : 0) + (picks || layers == 1 ? last.scratch : 0) + 2 * rows;
     return total;

@@ -40,6 +40,7 @@
 #include <tandem/models/batch_parts.hpp>
 #include <tandem/models/clip.hpp>
 #include <tandem/models/describe.hpp>
+#include <tandem/train/layer_groups.hpp>
 #include <tandem/train/optimizer.hpp>
 #include <tandem/train/rules.hpp>
 #include <tandem/train/schedule.hpp>
@@ -131,13 +132,13 @@ struct StepReport {
 struct TrainerOptions {
     std::size_t batch = 256;
     /// Pairs of a batch that are in memory at a time: it has the gradients of the whole one, for a forward pass more; see
-    /// Clip::loss_and_gradient. With a loss in tiles, tiled(InfoNce{}), a batch may have any size. 0: all of a share, or of the batch.
+    /// Clip::loss_and_gradient. In float and double its size changes no bit. With a loss in tiles, tiled(InfoNce{}), a batch may have any size. 0: all of a share, or of the batch.
     std::size_t micro_batch = 0;
     /// Ranks that compute a batch together, all with the same data, model and options, the path of a snapshot that all can read among them: each has
     /// its parts of the batch in memory, the first one reports, evaluates and saves. A run is bounded by steps or epochs.
     Ranks* ranks = nullptr;
-    /// How a batch's gradient is added up: see BatchParts. Runs with as many shares, and the same batch and micro_batch, end in the same bits whatever
-    /// the number of ranks, and go on from each other's snapshots; a gradient more is in memory each time that a rank's shares double. 0: as many as
+    /// How a batch's gradient is added up: see BatchParts. Runs with as many shares and the same batch (and micro_batch, in amp_bf16) end in the same bits
+    /// whatever the number of ranks, and go on from each other's snapshots; a gradient more is in memory each time that a rank's shares double. 0: as many as
     /// there are ranks.
     std::size_t shares = 0;
     std::size_t steps = 0;
@@ -156,8 +157,9 @@ struct TrainerOptions {
     /// Towers that stay as they are: open_clip's --lock-image and --lock-text. They embed as in inference, BatchNorm by its running means,
     /// and cost no backward pass.
     bool lock_image = false, lock_text = false;
-    RateFactor rate_factor{};  ///< of every other parameter; layer_rates() makes some
-    /// Memory for time, with the same gradients: open_clip's --grad-checkpointing.
+    /// Of every other parameter; layer_rates() makes some. Layers of a transformer from the front whose factors are all 0 cost no backward pass.
+    RateFactor rate_factor{};
+    /// Memory for time, with the same gradients: open_clip's --grad-checkpointing, or so many blocks as memory lacks.
     Recompute recompute = Recompute::nothing;
     double average_decay = 0;  ///< of a running average of the weights, from where a run begins, below 1; 0: none. See Trainer::average()
     /// Ends a run where it is set, behind the step under way, saved if there is a snapshot: a signal's handler may set it.
@@ -262,8 +264,8 @@ private:
             throw Error("TrainerOptions.shares", "1, since this model normalises batches as a whole", std::to_string(options_.shares));
         if (Model::normalises_batches && options_.parts().parts() > 1)
             throw Error("TrainerOptions.micro_batch", "0, since this model normalises batches as a whole", std::to_string(options_.micro_batch));
-        if (options_.recompute == Recompute::blocks && !Model::recomputes_image && !Model::recomputes_text)
-            throw Error("TrainerOptions.recompute", "Recompute::nothing, since this model has no tower of transformer blocks", "Recompute::blocks");
+        if (options_.recompute != Recompute::nothing && !Model::recomputes_image && !Model::recomputes_text)
+            throw Error("TrainerOptions.recompute", "Recompute::nothing, since this model has no tower of transformer blocks", "blocks to compute again");
         if (!takes_factor && factor_)
             throw Error("TrainerOptions", "no rate_factor and no locked tower, since this optimizer's update takes no RateFactor", "one of them");
         if constexpr (requires { optimizer_.check(); }) optimizer_.check();
@@ -341,9 +343,11 @@ private:
     }
 
     /// The factors of all parameters' rates, told apart by a digest.
-    [[gnu::cold]] std::string factors_text() const {
+    [[gnu::cold]] std::string read_factors() {
+        constexpr bool has_groups = HasLayerGroups<std::remove_const_t<decltype(Model::architecture)>>;
         Digest digest;
         std::size_t locked = 0;
+        std::array<std::size_t, 2> learning{~std::size_t{0}, ~std::size_t{0}};  // the first group of either tower that learns
         for_each_parameter(
             [&](const ParameterName& name, const auto&) {
                 const double factor = factor_(name.view());
@@ -351,8 +355,19 @@ private:
                     throw Error("TrainerOptions.rate_factor, " + std::string(name), "a finite number, 0 or above", detail::to_text(factor));
                 locked += factor == 0 ? 1 : 0;
                 digest.add(std::bit_cast<std::uint64_t>(factor));
+                if constexpr (has_groups) {
+                    const bool is_image = name.view().starts_with("visual.");
+                    if (factor == 0 || name.view().starts_with("logit_")) return;
+                    const LayerGroups groups = is_image ? image_layer_groups(Model::architecture) : text_layer_groups(Model::architecture);
+                    learning[is_image] = std::min(learning[is_image], groups.size() - 1 - groups.depth(name.view()));
+                }
             },
             std::as_const(model_));
+        // Shared blocks learn of both towers.
+        if constexpr (has_groups && !Model::architecture.shared) {
+            if constexpr (Model::recomputes_image) work_.vision.locked = std::min(learning[true], image_layer_groups(Model::architecture).count + 1);
+            if constexpr (Model::recomputes_text) work_.text.locked = std::min(learning[false], text_layer_groups(Model::architecture).count + 1);
+        }
         return digest.text() + ", " + std::to_string(locked) + " parameters locked";
     }
 
@@ -386,7 +401,11 @@ private:
         } else {
             add_optimizer(optimizer_);
         }
-        if (factor_) add("rate factors", factors_text());
+        if (factor_) add("rate factors", factors_);
+        // In float and double, parts of any size have the same sums.
+        if constexpr (!Real<typename Model::element>) {
+            if (parts_.parts() > 1) count("micro_batch", parts_.part);
+        }
         if constexpr (FingerprintedSource<Data>) {
             for (const auto& [name, value] : std::map<std::string, std::string>(data.fingerprint()))
                 add("data: " + name, value);
@@ -421,7 +440,9 @@ private:
         check(detail::epoch_size(data));
         parts_ = options_.parts();
         if (!options_.is_first_rank()) options_.log = nullptr;
-        if (factor_) factors_text();
+        if constexpr (Model::recomputes_image) work_.vision.locked = 0;
+        if constexpr (Model::recomputes_text) work_.text.locked = 0;
+        if (factor_) factors_ = read_factors();
         work_.lock_image = options_.lock_image;
         work_.lock_text = options_.lock_text;
         work_.recompute = options_.recompute;
@@ -751,6 +772,7 @@ private:
     Hook hook_;
     ReportHook report_hook_;
     RateFactor factor_;
+    std::string factors_;  // in words
     Model gradient_;
     std::optional<Model> average_;
     typename Model::Workspace work_;

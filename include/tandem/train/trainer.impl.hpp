@@ -97,7 +97,6 @@ TANDEM_INLINE BatchParts TrainerOptions::parts() const {
     count("seed", seed.value);
     number("clip_norm", clip_norm);
     count("max_skipped", max_skipped);
-    if (parts().parts() > 1) count("micro_batch", micro_batch);
     if (parts().shares > 1) count("shares", parts().shares);
     if (average_decay > 0) number("average_decay", average_decay);
 }
