@@ -2,7 +2,7 @@
 # Trains or fine-tunes a CLIP under open_clip's options; builds the program first, with what it needs.
 #   examples/train.sh --train-data PATH [OPTION...]         --help lists the options
 #   examples/train.sh -np N --train-data PATH [OPTION...]   by N processes (Open MPI), which mpirun starts: a power of two
-#   examples/train.sh make_shards PATH --out DIR            writes tar shards from a folder or a table
+#   examples/train.sh make_shards PATH --out DIR            writes tar shards from a folder, a table or other shards
 # TANDEM_TRAIN_MODELS in the environment names the zoo's architectures that --model offers (default: vit_b_32).
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -30,7 +30,7 @@ if (($# == 0)); then
 fi
 {
     "$here/.cmake/debian_packages.sh" g++ cmake ninja-build libtbb-dev libxsimd-dev rapidjson-dev nlohmann-json3-dev libjpeg62-turbo-dev libpng-dev \
-        libutf8proc-dev zlib1g-dev libwebp-dev "${packages[@]}"
+        libutf8proc-dev zlib1g-dev libwebp-dev libarchive-dev "${packages[@]}"
     cmake --preset release -S "$here" -B "$here/build/train" -DTANDEM_BUILD_TESTS=OFF -DTANDEM_BUILD_PROGRAM=OFF -DTANDEM_BUILD_BENCHMARKS=OFF \
         -DTANDEM_TRAIN_MODELS="${TANDEM_TRAIN_MODELS:-vit_b_32}" >/dev/null
     cmake --build "$here/build/train" --target "example_$program" -- --quiet

@@ -27,7 +27,7 @@ done
 
 packages=(g++ clang-19 cmake ninja-build python3 python3-venv libtbb-dev libxsimd-dev libeigen3-dev rapidjson-dev nlohmann-json3-dev
     libjpeg62-turbo-dev libpng-dev libutf8proc-dev zlib1g-dev libwebp-dev
-    libsqlite3-dev libpq-dev libhnswlib-dev libnlopt-dev libopenmpi-dev openmpi-bin libexiv2-dev libmicrohttpd-dev postgresql chromium-driver python3-selenium fonts-dejavu-core pkg-config catch2 libbenchmark-dev doxygen doxygen-awesome-css
+    libsqlite3-dev libpq-dev libhnswlib-dev libarchive-dev libnlopt-dev libopenmpi-dev openmpi-bin libexiv2-dev libmicrohttpd-dev postgresql chromium-driver python3-selenium fonts-dejavu-core pkg-config catch2 libbenchmark-dev doxygen doxygen-awesome-css
     g++-aarch64-linux-gnu qemu-user)
 .cmake/debian_packages.sh "${packages[@]}"
 

@@ -1,4 +1,4 @@
-// Writes the tar shards that `train` and webdataset read, from a folder of captioned pictures or a table: make_shards --help.
+// Writes the tar shards that `train` and webdataset read, from a folder of captioned pictures, a table or other shards: make_shards --help.
 #include <algorithm>
 #include <cstddef>
 #include <cstdio>
@@ -25,6 +25,7 @@
 #include "../tandem/table_options.hpp"
 #include "settings.hpp"
 #include "sources.hpp"
+#include "unpack.hpp"
 
 namespace {
 
@@ -44,15 +45,26 @@ std::string ending_of(std::span<const std::byte> bytes) {
     return first == 0xFF ? ".jpg" : first == 0x89 ? ".png" : ".webp";
 }
 
+/// The pairs of shards, of which those that are compressed are unpacked first: the first one below `unpacked`/0, and so on.
+td::SampleList list_shards(std::vector<std::string> paths, const fs::path& unpacked) {
+    for (std::size_t i = 0; i < paths.size(); ++i) {
+        if (!training::compressed_ending(paths[i]).empty()) paths[i] = training::unpack(paths[i], unpacked / std::to_string(i)).string();
+    }
+    return td::read_shards(paths);
+}
+
 int run(const program::Arguments& given) {
     Settings settings;
     const std::string from = given.operand();
+    const std::vector<std::string> names = td::expand_names(from);
+    const auto is_shard = [](const std::string& name) { return name.ends_with(".tar") || !training::compressed_ending(name).empty(); };
+    const bool are_shards = std::ranges::all_of(names, is_shard);
     settings.dataset_type = fs::is_directory(from) ? "folder" : "csv";  // whatever a table's name ends with
     settings.table = program::table_options(given);
-    const fs::path out = given.require("--out");
+    const fs::path out = given.require("--out"), unpacked = out / "unpacked";
     const std::size_t in_each = given.number("--pairs", 10000);
     if (fs::exists(out) && !fs::is_empty(out)) throw program::UsageError("--out", "a folder that is empty or not there yet", out.string());
-    const td::SampleList list = training::list_samples(from, settings);
+    const td::SampleList list = are_shards ? list_shards(names, unpacked) : training::list_samples(from, settings);
     training::report_faults(from.c_str(), list.faults);
     std::vector<std::size_t> order(list.samples.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
@@ -89,6 +101,7 @@ int run(const program::Arguments& given) {
         td::write_file_atomically(out / (padded(shard, digits) + ".idx"), td::shard_index(td::read_tar(td::MappedFile(path).bytes()).members));
     }
     training::report_faults(from.c_str(), faults);
+    fs::remove_all(unpacked);
     if (written == 0) throw td::Error(from, "pairs of a picture and a caption", "none");
     std::printf("%zu pairs in %zu shards: train --train-data '%s/{%s..%s}.tar'\n", written, shards, out.c_str(), padded(0, digits).c_str(), padded(shards - 1, digits).c_str());
     return program::done;
@@ -102,7 +115,8 @@ int main(int count, char** arguments) {
                                        "write shards",
                                        "PATH",
                                        "PATH --out DIR [--pairs N] [--shuffle SEED]",
-                                       "PATH is a folder of pictures with captions (captions.tsv, or .txt, .caption or .json beside each) or a table. Pictures are copied as they are; "
+                                       "PATH is a folder of pictures with captions (captions.tsv, or .txt, .caption or .json beside each), a table, or tar shards (as --train-data names them), "
+                                       "which may be compressed (gzip, zstd, xz, bzip2, lz4) and are unpacked within --out for the time. Pictures are copied as they are; "
                                        "what begins as no picture or has no caption is left out and counted. A pair's caption is in .txt, several are in .json. Beside each shard stands an index, .idx, as DALI reads it.",
                                        {{"--out", "DIR", "where the shards go: empty, or not there yet"},
                                         {"--pairs", "N", "in a shard (default 10000)"},

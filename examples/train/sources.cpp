@@ -1,11 +1,13 @@
 #include "sources.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdio>
 #include <map>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -15,6 +17,8 @@ namespace {
 
 td::SampleList list_source(const std::string& what, const Settings& settings) {
     const std::string& type = settings.dataset_type;
+    if (!compressed_ending(what).empty())
+        throw program::UsageError(what, "shards that are not compressed, since pairs are read in any order (make_shards 'PATTERN' --out DIR unpacks them)", "compressed ones");
     if (type == "auto") return td::read_samples(what, settings.table, settings.strict);
     if (type == "webdataset") return td::read_shards(td::expand_names(what), settings.strict);
     if (type == "csv") return td::read_table(what, settings.table, settings.strict);
@@ -22,6 +26,12 @@ td::SampleList list_source(const std::string& what, const Settings& settings) {
 }
 
 }  // namespace
+
+std::string_view compressed_ending(std::string_view name) {
+    static constexpr std::array<std::string_view, 9> endings{".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.xz", ".txz", ".tar.bz2", ".tbz2", ".tar.lz4"};
+    const auto found = std::ranges::find_if(endings, [&](std::string_view ending) { return name.ends_with(ending); });
+    return found == endings.end() ? std::string_view() : *found;
+}
 
 td::SampleList list_samples(const std::string& what, const Settings& settings, std::span<const double> factors) {
     std::vector<td::SampleList> sources;

@@ -12,6 +12,9 @@
 
 namespace training {
 
+/// How the name of a compressed tar archive ends: .tar.gz, .tgz, .tar.zst, ...; empty for any other name.
+std::string_view compressed_ending(std::string_view name);
+
 /// The pairs that an option names, of one source or several; with a factor for each, or 1.
 td::SampleList list_samples(const std::string& what, const Settings& settings, std::span<const double> factors = {});
 

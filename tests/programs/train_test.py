@@ -2,13 +2,16 @@
 """The program train on shards, tables and folders made here: it learns, goes on after kills in the same bits, counts damage, and knows
 open_clip's options, here or not.
 
-usage: train_test.py --program FILE [--tandem FILE] [--kills N]
+usage: train_test.py --program FILE [--tandem FILE] [--recall FILE] [--kills N] [--saves N]
 """
 
 import argparse
+import bz2
 import contextlib
 import csv
+import gzip
 import json
+import lzma
 import random
 import re
 import shutil
@@ -80,7 +83,7 @@ def events(data):
 
 
 class Train(TrainCase):
-    kills = 8
+    kills, saves = 8, 0
 
     def test_learns_and_leaves_what_people_look_at(self):
         result = self.train("whole", "--aug-cfg", "scale=(0.8,1.0)", "hflip=0.1", val_data="val.tar", val_frequency=10, imagenet_val="classes", zeroshot_frequency=10,
@@ -123,7 +126,7 @@ class Train(TrainCase):
     def test_goes_on_after_kills_in_the_same_bits(self):
         self.train("untouched", snapshot_steps=1)
         draw, kills, saves, runs = random.Random(1), 0, 0, 0
-        while kills < self.kills:
+        while kills < self.kills or saves < self.saves:
             name, attempt, left = f"killed{runs}", 0, None
             runs += 1
             while True:
@@ -260,6 +263,26 @@ class Train(TrainCase):
         self.assertEqual(len(found), 14)
         self.assertIn("--out: expected a folder that is empty", self.run_command([maker, "many", "--out", "made"], 2).stderr)
         self.train("of-made", data="made/{000000..000002}.tar", batch_size=7)
+        # Shards of shards, compressed ones among them.
+        for number, packed in enumerate((gzip.compress, bz2.compress, lzma.compress)):
+            ending = ("gz", "bz2", "xz")[number]
+            (self.folder / f"packed{number}.tar.{ending}").write_bytes(packed((self.folder / "made" / f"00000{number}.tar").read_bytes()))
+        result = self.run_command([maker, "packed0.tar.gz::packed1.tar.bz2::packed2.tar.xz::made/000000.tar", "--out", "again", "--pairs", "4"])
+        self.assertIn("10 pairs in 3 shards", result.stdout)
+        self.assertEqual(sorted(path.name for path in (self.folder / "again").iterdir()), [f"00000{i}.{ending}" for i in range(3) for ending in ("idx", "tar")])
+        again = {}
+        for shard in (self.folder / "again").glob("*.tar"):
+            with tarfile.open(shard) as archive:
+                again |= {member.name: archive.extractfile(member).read() for member in archive}
+        self.assertEqual({name: again[name] for name in found}, found)
+        self.assertEqual(again["000000009.png"], found["000000002.png"])
+        (self.folder / "cut.tar.gz").write_bytes((self.folder / "packed0.tar.gz").read_bytes()[:-100])
+        result = self.run_command([maker, "cut.tar.gz", "--out", "cut"])
+        self.assertRegex(result.stderr, r"cut.tar.gz: damaged behind \d+ bytes of what it holds: ")
+        self.assertIn("left out 1: damaged shard: the archive is cut off", result.stderr)
+        (self.folder / "plain.tar.gz").write_bytes((self.folder / "made" / "000000.tar").read_bytes())
+        self.assertIn("plain.tar.gz: expected a compressed tar archive, found a file that is not compressed", self.run_command([maker, "plain.tar.gz", "--out", "plain"], 1).stderr)
+        self.assertIn("packed0.tar.gz: expected shards that are not compressed", self.run_command(self.command("packed", data="packed0.tar.gz"), 2).stderr)
         mixed = [self.run_command([maker, "many", "--out", f"mixed{i}", "--shuffle", "3"]) and (self.folder / f"mixed{i}" / "000000.tar").read_bytes() for i in range(2)]
         self.assertEqual(mixed[0], mixed[1])
 
@@ -397,9 +420,10 @@ if __name__ == "__main__":
     parser.add_argument("--tandem")
     parser.add_argument("--recall")
     parser.add_argument("--kills", type=int, default=Train.kills, help="how many in the test of kills, at least")
+    parser.add_argument("--saves", type=int, default=Train.saves, help="how many of them inside a save, at least")
     options, rest = parser.parse_known_args()
     Train.program = str(Path(options.program).resolve())
-    Train.kills = options.kills
+    Train.kills, Train.saves = options.kills, options.saves
     Train.tandem = options.tandem and str(Path(options.tandem).resolve())
     Train.recall = options.recall and str(Path(options.recall).resolve())
     unittest.main(argv=[sys.argv[0], *rest], verbosity=2)

@@ -3,7 +3,7 @@
 
 HEADERS is "all", or names separated by commas. cuda.cuh is for nvcc, and so is kernels/cuda. Headers are compiled as units see
 them that link the definitions: header-only, what a header forgets to include may come with definitions of others. The umbrella
-is compiled as most include it.
+is compiled as most include it. NAME.impl.hpp is no header of its own: NAME.hpp includes it, or the library's own units.
 """
 import pathlib
 import subprocess
@@ -13,7 +13,7 @@ import sys
 def main():
     include, wanted, command = pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
     headers = [path.relative_to(include).as_posix() for path in sorted(include.rglob("*.hpp"))]
-    headers = [name for name in headers if not name.startswith("tandem/kernels/cuda/")]
+    headers = [name for name in headers if not name.startswith("tandem/kernels/cuda/") and not name.endswith(".impl.hpp")]
     if wanted != "all":
         headers = wanted.split(",")
     failed = []
