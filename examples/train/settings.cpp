@@ -373,7 +373,7 @@ Settings read_settings(const Arguments& given, const std::vector<std::string>& m
     decay("--image-layer-decay", settings.image_layer_decay);
     decay("--text-layer-decay", settings.text_layer_decay);
     settings.grad_checkpointing = given.has("--grad-checkpointing") || given.has("--grad-checkpointing-blocks");
-    settings.grad_checkpointing_blocks = given.number("--grad-checkpointing-blocks", td::Recompute::blocks.first);
+    settings.grad_checkpointing_blocks = given.number("--grad-checkpointing-blocks", 1'000'000);
     read_augmentation(given.get("--aug-cfg"), settings);
     settings.imagenet_val = given.get("--imagenet-val");
     settings.imagenet_names = given.get("--imagenet-names");

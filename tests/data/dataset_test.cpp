@@ -14,6 +14,7 @@
 
 #include <tandem/core/file.hpp>
 #include <tandem/data/dataset.hpp>
+#include <tandem/data/shards.hpp>
 #include <tandem/files/tar.hpp>
 #include <tandem/images/codec.hpp>
 #include <tandem/texts/bpe_trainer.hpp>

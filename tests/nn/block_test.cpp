@@ -35,9 +35,11 @@ void compare() {
     for (T& x : input.elements()) x = static_cast<T>(random.normal());
     std::memcpy(blocks.input(rows, few).data(), input.data(), rows * width * sizeof(T));
     // Both draw the same drops.
-    td::Random drops{td::Seed{6}}, same_drops{td::Seed{6}};
-    const auto all = blocks.forward(sequences, dense, true, &drops);
-    const auto some = blocks.forward_picked(sequences, picked, few, true, &same_drops);
+    std::vector<td::Random> drops;
+    for (std::size_t i = 0; i < count; ++i) drops.emplace_back(td::Seed{6}, i);
+    std::vector<td::Random> same_drops = drops;
+    const auto all = blocks.forward(sequences, dense, true, drops);
+    const auto some = blocks.forward_picked(sequences, picked, few, true, same_drops);
     REQUIRE(some.extent(0) == count);
     for (std::size_t i = 0; i < count; ++i) {
         CHECK(std::memcmp(some.data() + i * width, all.data() + picked[i] * width, width * sizeof(T)) == 0);
@@ -45,7 +47,7 @@ void compare() {
     if constexpr (parts.drop_path_rate == 0) {
         typename Blocks::Saved forgetful;
         std::memcpy(blocks.input(rows, forgetful).data(), input.data(), rows * width * sizeof(T));
-        CHECK(std::memcmp(blocks.forward_picked(sequences, picked, forgetful, false, nullptr).data(), some.data(),
+        CHECK(std::memcmp(blocks.forward_picked(sequences, picked, forgetful, false, {}).data(), some.data(),
                           count * width * sizeof(T)) == 0);
     }
 
