@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -45,26 +46,54 @@ std::string ending_of(std::span<const std::byte> bytes) {
     return first == 0xFF ? ".jpg" : first == 0x89 ? ".png" : ".webp";
 }
 
+/// A folder that goes when it is done with, however that ends.
+class Passing {
+public:
+    explicit Passing(fs::path path) : path_(std::move(path)) {}
+    ~Passing() {
+        std::error_code failed;
+        fs::remove_all(path_, failed);
+    }
+    Passing(const Passing&) = delete;
+    Passing& operator=(const Passing&) = delete;
+    const fs::path& path() const { return path_; }
+
+private:
+    fs::path path_;
+};
+
+/// Whether a source is shards, some of them compressed, and neither a folder nor a table.
+bool are_shards(const std::string& from) {
+    const auto is_shard = [](std::string_view name) { return name.ends_with(".tar") || !training::compressed_ending(name).empty(); };
+    return !fs::is_directory(from) && (is_shard(from) || from.find("::") != std::string::npos) && std::ranges::all_of(td::expand_names(from), is_shard);
+}
+
 /// The pairs of shards, of which those that are compressed are unpacked first: the first one below `unpacked`/0, and so on.
-td::SampleList list_shards(std::vector<std::string> paths, const fs::path& unpacked) {
+td::SampleList list_shards(const std::vector<std::string>& names, const fs::path& unpacked) {
+    std::vector<std::string> paths = names;
     for (std::size_t i = 0; i < paths.size(); ++i) {
         if (!training::compressed_ending(paths[i]).empty()) paths[i] = training::unpack(paths[i], unpacked / std::to_string(i)).string();
     }
-    return td::read_shards(paths);
+    td::SampleList list = td::read_shards(paths);
+    // What is left out is said of the archive that the user knows.
+    for (auto& [cause, files] : list.faults) {
+        for (std::size_t i = 0; i < paths.size(); ++i) {
+            if (auto fault = files.extract(paths[i]); !fault.empty()) files[names[i]] += fault.mapped();
+        }
+    }
+    return list;
 }
 
 int run(const program::Arguments& given) {
     Settings settings;
     const std::string from = given.operand();
-    const std::vector<std::string> names = td::expand_names(from);
-    const auto is_shard = [](const std::string& name) { return name.ends_with(".tar") || !training::compressed_ending(name).empty(); };
-    const bool are_shards = std::ranges::all_of(names, is_shard);
     settings.dataset_type = fs::is_directory(from) ? "folder" : "csv";  // whatever a table's name ends with
     settings.table = program::table_options(given);
-    const fs::path out = given.require("--out"), unpacked = out / "unpacked";
+    const fs::path out = given.require("--out");
     const std::size_t in_each = given.number("--pairs", 10000);
     if (fs::exists(out) && !fs::is_empty(out)) throw program::UsageError("--out", "a folder that is empty or not there yet", out.string());
-    const td::SampleList list = are_shards ? list_shards(names, unpacked) : training::list_samples(from, settings);
+    const Passing unpacked(out / "unpacked");
+    const td::SampleList list = are_shards(from) ? list_shards(td::expand_names(from), unpacked.path()) : training::list_samples(from, settings);
     training::report_faults(from.c_str(), list.faults);
     std::vector<std::size_t> order(list.samples.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
@@ -101,7 +130,6 @@ int run(const program::Arguments& given) {
         td::write_file_atomically(out / (padded(shard, digits) + ".idx"), td::shard_index(td::read_tar(td::MappedFile(path).bytes()).members));
     }
     training::report_faults(from.c_str(), faults);
-    fs::remove_all(unpacked);
     if (written == 0) throw td::Error(from, "pairs of a picture and a caption", "none");
     std::printf("%zu pairs in %zu shards: train --train-data '%s/{%s..%s}.tar'\n", written, shards, out.c_str(), padded(0, digits).c_str(), padded(shards - 1, digits).c_str());
     return program::done;

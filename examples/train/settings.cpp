@@ -372,8 +372,7 @@ Settings read_settings(const Arguments& given, const std::vector<std::string>& m
     decay("--visual-layer-decay", settings.image_layer_decay);
     decay("--image-layer-decay", settings.image_layer_decay);
     decay("--text-layer-decay", settings.text_layer_decay);
-    settings.grad_checkpointing = given.has("--grad-checkpointing") || given.has("--grad-checkpointing-blocks");
-    settings.grad_checkpointing_blocks = given.number("--grad-checkpointing-blocks", 1'000'000);
+    settings.grad_checkpointing_blocks = given.number("--grad-checkpointing-blocks", given.has("--grad-checkpointing") ? 1'000'000 : 0);
     read_augmentation(given.get("--aug-cfg"), settings);
     settings.imagenet_val = given.get("--imagenet-val");
     settings.imagenet_names = given.get("--imagenet-names");

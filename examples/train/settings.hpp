@@ -41,8 +41,7 @@ struct Settings {
     bool lock_image = false, lock_text = false, siglip = false;
     std::size_t lock_image_unlocked_groups = 0, lock_text_unlocked_layers = 0;
     double image_layer_decay = 1, text_layer_decay = 1;
-    bool grad_checkpointing = false;
-    std::size_t grad_checkpointing_blocks = 0;
+    std::size_t grad_checkpointing_blocks = 0;  ///< of each tower
     td::RandomResizedCrop crop{};
     double hflip = 0;
     td::ColorJitter jitter{};

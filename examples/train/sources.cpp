@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdio>
+#include <filesystem>
 #include <map>
 #include <sstream>
 #include <string>
@@ -17,7 +18,7 @@ namespace {
 
 td::SampleList list_source(const std::string& what, const Settings& settings) {
     const std::string& type = settings.dataset_type;
-    if (!compressed_ending(what).empty())
+    if (!compressed_ending(what).empty() && !std::filesystem::is_directory(what))
         throw program::UsageError(what, "shards that are not compressed, since pairs are read in any order (make_shards 'PATTERN' --out DIR unpacks them)", "compressed ones");
     if (type == "auto") return td::read_samples(what, settings.table, settings.strict);
     if (type == "webdataset") return td::read_shards(td::expand_names(what), settings.strict);

@@ -178,7 +178,7 @@ private:
         options.average_decay = settings_.ema_decay;
         options.ceiling = pairs_per_second(options);
         options.stop = &stop_asked;
-        if (settings_.grad_checkpointing) {
+        if (settings_.grad_checkpointing_blocks > 0) {
             if (!Model::recomputes_image && !Model::recomputes_text) throw program::UsageError("--grad-checkpointing", "a tower of transformer blocks", "none");
             if (settings_.is_first_rank() && !(Model::recomputes_image && Model::recomputes_text))
                 std::fprintf(stderr, "--grad-checkpointing: only the %s tower has transformer blocks to compute again\n", Model::recomputes_image ? "image" : "text");

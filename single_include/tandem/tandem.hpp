@@ -250,7 +250,7 @@ std::vector<std::string> expand_names(std::string_view pattern);
 /// The pairs of tar shards: samples as group_samples makes them, of .jpg, .jpeg, .png or .webp with .txt, .caption or .json, the first
 /// of these that is there. A text is a caption as a whole; of a JSON object it is the text under "caption", or each of the texts under "captions"
 /// or "caption". Shards are read by several threads. What is damaged is left out and counted under the shard's name: a shard behind
-/// damage, but for what an index beside it, NAME.idx (see shard_index), still finds there, a sample without its picture or caption, an empty caption, one that is no UTF-8 or JSON, bytes that begin as no picture,
+/// damage, but for what an index beside it, NAME.idx (see read_shard_index), still finds there, a sample without its picture or caption, an empty caption, one that is no UTF-8 or JSON, bytes that begin as no picture,
 /// a name that leads out of its folder. With `strict` the first of these is an Error, as is a shard that cannot be read always.
 SampleList read_shards(std::span<const std::string> paths, bool strict = false);
 
@@ -1625,19 +1625,16 @@ struct TarMember {
 /// The files of an archive in its order, as far as it can be read.
 struct TarContents {
     std::vector<TarMember> members;
-    std::string fault;            ///< why not further, with the byte; empty: to its end
+    std::string fault;            ///< why not further, or where it went on, with the bytes; empty: all of it
     std::size_t passed_over = 0;  ///< links and devices
 };
 
 /// Reads the headers of an archive: POSIX ustar and pax (path and size), GNU's long names and large sizes, and the format before
 /// (POSIX.1-2017, pax, section "ustar Interchange Format"; GNU tar manual, "Basic Tar Format"). Directories, links and devices are passed over.
 /// What stands before damage is given. An archive may end without its two blocks of zeros, as many do that were written by
-/// streaming; one that ends within a member is damaged.
-TarContents read_tar(std::span<const std::byte> archive);
-
-/// Whether a sound header of a file of this size stands right before where a member is said to be: what an archive's index is
-/// believed by.
-bool has_tar_header(std::span<const std::byte> archive, const TarMember& member);
+/// streaming; one that ends within a member is damaged. Behind damage, reading goes on where the next of `starts` says that a file
+/// begins, if a sound header stands before it: offsets of files in rising order, which an index has.
+TarContents read_tar(std::span<const std::byte> archive, std::span<const std::uint64_t> starts = {});
 
 /// What is to be written.
 struct TarEntry {
@@ -1676,7 +1673,7 @@ std::vector<ShardSample> group_samples(std::span<const TarMember> members);
 std::string shard_index(std::span<const TarMember> members);
 
 /// The members that such an index names, in its order; those of version v1.1, which has no names, are called by the numbers of their samples. Throws Error,
-/// which says `where` and in which line, for any other text.
+/// which says `where`, for any other text.
 std::vector<TarMember> read_shard_index(std::string_view text, const std::string& where);
 
 namespace detail {
@@ -3657,7 +3654,7 @@ struct TileKernel {
     std::size_t group;
 
     /// out[rows, columns] = a · b, for 1 to `rows` rows, or what stands there goes on with a · b where `onto` is set, which
-    /// only sums of floats can: the same bits as of one product that is as deep as both, where those before had whole groups (of
+    /// of integers nobody asks for: the same bits as of one product that is as deep as both, where those before had whole groups (of
     /// AMX's tiles, whole steps of 16). Group g of row i of a stands at a[i · a_row + g · a_group], side
     /// by side (a_group = group) where group > 1; b holds `groups` times `columns` groups, side by side; out is packed.
     /// What stands from `ahead` on is fetched into the L2 cache, fetched_per_group bytes a group; it is not read, and may be
@@ -4142,10 +4139,6 @@ struct Finishing {
         self.done = rows;
     }
 };
-
-}  // namespace detail
-
-namespace detail {
 
 /// What FinishInto::continued says, of a step that can add to what is there.
 template <class FinishTile, class Sum>
@@ -9387,6 +9380,11 @@ namespace tandem::inline TANDEM_ABI {
 
 namespace nn {
 
+/// Throws Error unless what draws dropouts is there for every item of a batch, or for none.
+inline void check_draws(const char* where, const std::vector<Random>& random, std::size_t count) {
+    if (!random.empty() && random.size() != count) throw Error(where, "a Random for each of " + std::to_string(count) + " items, or none", std::to_string(random.size()));
+}
+
 /// The shape that blocks of a tower are made for.
 template <auto parts>
 constexpr BlockShape blocks_shape(const BlockShape& shape) {
@@ -9513,10 +9511,11 @@ struct Transformer {
         saved.scratch.resize(sequences.rows());
         with_drops(last, saved, true, [&](auto& block) {
             if (picked.empty()) {
-                resblocks[last].backward(saved.streams[last], g, saved.scratch, sequences, block, gradient.resblocks[last]);
+                resblocks[last].backward(saved.streams[saved.place(last)], g, saved.scratch, sequences, block, gradient.resblocks[last]);
             } else {
-                saved.streams[layers()].resize(sequences.rows());
-                resblocks[last].backward_picked(saved.streams[last], g, saved.streams[layers()], saved.scratch, sequences, picked, block,
+                auto& unused = saved.streams[saved.place(layers())];
+                unused.resize(sequences.rows());
+                resblocks[last].backward_picked(saved.streams[saved.place(last)], g, unused, saved.scratch, sequences, picked, block,
                                                 gradient.resblocks[last]);
             }
             resblocks[last].relevance(sequences, tokens, picked, block, to);
@@ -11449,6 +11448,7 @@ public:
     /// The same through blocks that are another tower's.
     void forward(Input ids, Rows<C, Embedding> embeddings, Workspace& work, bool keep, const Blocks& blocks) const {
         const std::size_t count = ids.extent(0);
+        nn::check_draws("TextTransformer::forward", work.random, count);
         work.blocks.locked = work.locked == 0 ? 0 : work.locked - 1;
         if (keep || is_padded) {
             work.ids.resize(count);
@@ -11708,12 +11708,11 @@ public:
         std::vector<std::size_t> offsets, rows, positions, chosen;
         kernels::Activation gelu = kernels::Activation::gelu;
         std::vector<Random> random;  ///< of each item: draws what the next forward pass with `keep` leaves out of it; none: nothing
-        bool drops = true;      ///< whether it leaves out anything
 
         /// Groups from the front that learn nothing: what makes the blocks' input, and blocks. The backward pass ends behind them.
         std::size_t locked = 0;
 
-        std::span<Random> drawing(bool keep) { return keep && drops ? std::span<Random>(random) : std::span<Random>(); }
+        std::span<Random> drawing(bool keep) { return keep ? std::span<Random>(random) : std::span<Random>(); }
 
         Sequences<C> sequences() const {
             return {.offsets = offsets, .positions = positions, .causal = false, .rotations = rotations(), .gelu = gelu};
@@ -11741,6 +11740,7 @@ public:
     /// images <N, 3, height, width>, already normalised, to embeddings <N, Embedding>, not normalised. `keep` keeps what
     /// backward needs, and leaves out what the config's dropouts draw.
     void forward(Input images, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const {
+        nn::check_draws("VisionTransformer::forward", work.random, images.extent(0));
         work.blocks.locked = work.locked == 0 ? 0 : work.locked - 1;
         embed(images, work, keep);
         const Sequences<C> sequences = work.sequences();
@@ -11800,14 +11800,18 @@ public:
                            work.head, gradient.head_);
             transformer_.backward(work.gradient, sequences, work.blocks, gradient.transformer_);
         }
-        if (work.locked > 0) return;
+        if (work.locked > 0) {
+            if (gradient_of_images.size() > 0) throw Error("VisionTransformer::backward", "a tower without locked layers, since the images' gradient is asked for", std::to_string(work.locked) + " locked groups");
+            return;
+        }
+        const bool dropped = may_drop && !work.chosen.empty();
         if constexpr (has_norm) {
-            ln_pre_.backward(before_norm(work, may_drop && work.drops), work.gradient, work.gradient, work.norm, gradient.ln_pre_,
+            ln_pre_.backward(before_norm(work, dropped), work.gradient, work.gradient, work.norm, gradient.ln_pre_,
                              false);
         }
         Rows<const C, width> dtokens = work.gradient;
         if constexpr (may_drop) {
-            if (work.drops) {
+            if (dropped) {
                 work.embedded.resize(work.patches.extent(0) / Tokens::patches * Tokens::tokens);
                 work.embedded.fill(0);
                 nn::add_to_rows<C, width>(work.gradient, work.chosen, work.embedded);
@@ -12217,6 +12221,7 @@ public:
         std::size_t shares = 1;  ///< see BatchParts
         Ranks* ranks = nullptr;
         std::vector<Clip> sums{};                ///< of shares, beside the gradient itself
+        std::vector<Clip> of_texts{};            ///< where towers share blocks: what a share's captions give them
         SumRoom<C> room{};                       ///< for sums over ranks
     };
 
@@ -12422,7 +12427,7 @@ public:
     /// loss has the embeddings of all, and each part but the first is embedded once more to pass its gradient on (Gao et al. 2021,
     /// arXiv:2101.06983). pairs(first, last) gives a part: something with `images` and `ids`, the same ones each time it is asked for;
     /// asked from the last part to the first, and then in order for all but the first. Gradients are those of the whole batch, to the bit:
-    /// sums go on from pair to pair, and dropouts draw for each pair alone. In amp_bf16 products take many tokens in a step, and sums differ in
+    /// sums go on from pair to pair, and dropouts draw for each pair alone (a part of a user's own has to add to its gradient likewise). In amp_bf16 products take many tokens in a step, and sums differ in
     /// their last bits where a part ends within one. Not for models that normalise batches.
     ///
     /// With work.shares, sums are those of BatchParts. With work.ranks, each computes its parts, all have
@@ -12472,9 +12477,10 @@ private:
             text_.forward(ids, embeddings, work, keep);
         }
     }
-    void text_backward(const Embeddings& gradient_of_embeddings, typename Text::Workspace& work, Clip& gradient) const {
+    /// Blocks that are the image tower's have their gradient added to `of_shared`.
+    void text_backward(const Embeddings& gradient_of_embeddings, typename Text::Workspace& work, Clip& gradient, [[maybe_unused]] Clip& of_shared) const {
         if constexpr (is_shared) {
-            text_.backward(gradient_of_embeddings, work, gradient.text_, visual_.blocks(), gradient.visual_.blocks());
+            text_.backward(gradient_of_embeddings, work, gradient.text_, visual_.blocks(), of_shared.visual_.blocks());
         } else {
             text_.backward(gradient_of_embeddings, work, gradient.text_);
         }
@@ -12495,7 +12501,6 @@ private:
         Guidance& work = *guidance;
         work.embeddings.resize(images.extent(0));
         if constexpr (requires { work.vision.uses_running_means; }) work.vision.uses_running_means = true;
-        if constexpr (requires { work.vision.drops; }) work.vision.drops = false;
         visual_.forward(images, work.embeddings, work.vision, true);
         normalize_embeddings(work.embeddings, work.lengths);
         auto result = value_and_gradient(objective(as_expression(work.embeddings)), work.embeddings);
@@ -12671,6 +12676,11 @@ private:
             ShareSums sums(gradient, work);
             const auto exchange = [&](std::vector<std::span<C>> GradientTensors::* tower) { add_up<C>(*work.ranks, GradientTensors(gradient).*tower, work.room); };
             std::future<void> exchanged;
+            // Shared blocks have the sums of pictures and of captions apart until a share ends: alternating, they would depend on the parts.
+            if (is_shared && !work.lock_text) {
+                if (work.of_texts.empty()) work.of_texts.emplace_back();
+                zero_parameters(work.of_texts[0]);
+            }
             for (std::size_t i = 0; i < own; ++i) {
                 const std::size_t number = parts.part_at(own - 1 + i);
                 if (i > 0) forward(number, false);
@@ -12681,9 +12691,13 @@ private:
                     sums.close(&GradientTensors::image);
                     if (is_last && has_ranks) exchanged = std::async(std::launch::async, exchange, &GradientTensors::image);
                 }
-                if (!work.lock_text) text_backward(rows_of(of_texts, number, texts), work.text, sums.under_way());
+                if (!work.lock_text) text_backward(rows_of(of_texts, number, texts), work.text, sums.under_way(), is_shared ? work.of_texts[0] : gradient);
                 if (!ends_share) continue;
-                if (is_shared && !work.lock_image) sums.close(&GradientTensors::image);
+                if (is_shared && !work.lock_image) {
+                    detail::add_tensors<C>(GradientTensors(sums.under_way()).image, GradientTensors(work.of_texts[0]).image);
+                    if (!is_last) zero_parameters(work.of_texts[0]);
+                    sums.close(&GradientTensors::image);
+                }
                 if (!work.lock_text) sums.close(&GradientTensors::text);
                 if (!is_last) sums.next();
                 if (!is_last || !has_ranks) continue;
@@ -19886,8 +19900,8 @@ private:
         return text;
     }
 
-    /// The factors of all parameters' rates, told apart by a digest.
-    [[gnu::cold]] std::string read_factors() {
+    /// Checks the factors of all parameters' rates, and locks the layers from the front whose are 0. Returns what tells factors apart: a digest.
+    [[gnu::cold]] std::string take_factors() {
         constexpr bool has_groups = HasLayerGroups<std::remove_const_t<decltype(Model::architecture)>>;
         Digest digest;
         std::size_t locked = 0;
@@ -19986,7 +20000,7 @@ private:
         if (!options_.is_first_rank()) options_.log = nullptr;
         if constexpr (Model::recomputes_image) work_.vision.locked = 0;
         if constexpr (Model::recomputes_text) work_.text.locked = 0;
-        if (factor_) factors_ = read_factors();
+        if (factor_) factors_ = take_factors();
         work_.lock_image = options_.lock_image;
         work_.lock_text = options_.lock_text;
         work_.recompute = options_.recompute;
@@ -20594,33 +20608,20 @@ TANDEM_INLINE void refuse(FaultCounts& faults, const std::string& cause, const s
     ++faults[cause][file];
 }
 
-/// What an archive's index, NAME.idx beside it, says that its own headers do not: of one that is damaged, what stands behind the damage. An
-/// index of another archive is counted and passed over.
-TANDEM_INLINE void add_by_index(const std::filesystem::path& shard, std::span<const std::byte> archive, TarContents& contents, FaultCounts& faults, bool strict) {
+/// Where files begin in a shard, as the index beside it says, NAME.idx; nothing if there is none, or none that can be read, which is counted.
+TANDEM_INLINE std::vector<std::uint64_t> indexed_starts(const std::filesystem::path& shard, FaultCounts& faults) {
     const std::filesystem::path path = std::filesystem::path(shard).replace_extension(".idx");
+    std::vector<std::uint64_t> starts;
     std::error_code failed;
-    if (!std::filesystem::is_regular_file(path, failed)) return;
-    std::vector<TarMember> members;
-    bool has_names = true;
+    if (!std::filesystem::is_regular_file(path, failed)) return starts;
     try {
         const MappedFile file(path);
-        has_names = !text_of(file.bytes()).starts_with("v1.1");
-        members = read_shard_index(text_of(file.bytes()), path.string());
+        for (const TarMember& member : read_shard_index(text_of(file.bytes()), path.filename().string())) starts.push_back(member.offset);
+        std::ranges::sort(starts);
     } catch (const Error& error) {
-        return refuse(faults, "index that is passed over: " + std::string(error.what()).substr(path.string().size() + 2), path.string(), {}, strict);
+        refuse(faults, "index that is passed over: " + std::string(error.what()), shard.string(), {}, false);
     }
-    const std::uint64_t read = contents.members.empty() ? 0 : contents.members.back().offset + contents.members.back().size;
-    const auto fits = [&](const TarMember& member) {
-        const auto found = std::ranges::lower_bound(contents.members, member.offset, {}, &TarMember::offset);
-        return found != contents.members.end() && found->offset == member.offset && found->size == member.size && (!has_names || found->name == member.name);
-    };
-    const bool is_damaged = !contents.fault.empty();
-    if (!std::ranges::all_of(members, [&](const TarMember& member) { return fits(member) || (is_damaged && member.offset >= read); }))
-        return refuse(faults, "index that is passed over: it is not this shard's", path.string(), {}, strict);
-    std::erase_if(members, [&](const TarMember& member) { return member.offset < read || !has_tar_header(archive, member); });
-    if (!is_damaged || members.empty()) return;
-    contents.fault += "; " + std::to_string(members.size()) + " files behind it are found by its index";
-    std::ranges::move(members, std::back_inserter(contents.members));
+    return starts;
 }
 
 /// One shard's pairs, with file 0.
@@ -20634,7 +20635,8 @@ TANDEM_INLINE SampleList read_shard(const std::filesystem::path& path, bool stri
     digest.add(std::span<const char>(path.filename().string()));
     digest.add(bytes.size());
     TarContents contents = read_tar(bytes);
-    add_by_index(path, bytes, contents, list.faults, strict);
+    // The index of a sound shard says nothing that its headers do not.
+    if (!contents.fault.empty() && !strict) contents = read_tar(bytes, indexed_starts(path, list.faults));
     if (bytes.empty()) refuse(list.faults, "damaged shard: an empty file", file, {}, strict);
     if (!contents.fault.empty()) {
         const FileKind kind = file_kind(bytes.first(std::min<std::size_t>(512, bytes.size())));
@@ -23975,25 +23977,42 @@ TANDEM_INLINE std::array<std::byte, tar_block> tar_header(std::string_view name,
 
 }  // namespace detail
 
-TANDEM_INLINE TarContents read_tar(std::span<const std::byte> archive) {
+TANDEM_INLINE TarContents read_tar(std::span<const std::byte> archive, std::span<const std::uint64_t> starts) {
     TarContents contents;
-    const auto stop = [&](std::size_t at, const std::string& reason) {
-        contents.fault = reason + " at byte " + std::to_string(at);
-        return contents;
-    };
     std::optional<std::string> long_name;
     detail::PaxRecords pax;
+    // Whether reading goes on behind the damage at a header.
+    const auto goes_on = [&](std::size_t& at, const std::string& reason) {
+        contents.fault += (contents.fault.empty() ? "" : "; ") + reason + " at byte " + std::to_string(at);
+        for (const std::uint64_t start : starts) {
+            if (start < detail::tar_block || start - detail::tar_block <= at || start > archive.size()) continue;
+            const auto header = archive.subspan(start - detail::tar_block, detail::tar_block);
+            // The rest of a name that fills its field stands before, where the damage may be.
+            if (detail::tar_number(header, detail::tar_sum) != detail::tar_checksum(header) || detail::tar_text(header, detail::tar_name).size() == detail::tar_name.size) continue;
+            at = start - detail::tar_block;
+            contents.fault += ", read on from byte " + std::to_string(at) + ", where its index says that a file begins";
+            long_name.reset();
+            pax = {};
+            return true;
+        }
+        return false;
+    };
     for (std::size_t at = 0; at < archive.size();) {
         if (archive.size() - at < detail::tar_block) {
             const auto rest = archive.subspan(at);
             const bool is_padding = std::ranges::all_of(rest, [](std::byte byte) { return byte == std::byte{0}; });
-            return is_padding ? contents : stop(at, "the archive is cut off within a header");
+            if (!is_padding) goes_on(at, "the archive is cut off within a header");
+            return contents;
         }
         const auto header = archive.subspan(at, detail::tar_block);
         if (std::ranges::all_of(header, [](std::byte byte) { return byte == std::byte{0}; })) break;
         const auto sum = detail::tar_number(header, detail::tar_sum), stated = detail::tar_number(header, detail::tar_size);
-        if (!sum || *sum != detail::tar_checksum(header)) return stop(at, at == 0 ? "no tar archive: a header whose checksum is wrong" : "a header whose checksum is wrong");
-        if (!stated) return stop(at, "a header without a size");
+        const bool is_sound = sum && *sum == detail::tar_checksum(header);
+        if (!is_sound || !stated) {
+            const char* const reason = is_sound ? "a header without a size" : at == 0 ? "no tar archive: a header whose checksum is wrong" : "a header whose checksum is wrong";
+            if (goes_on(at, reason)) continue;
+            return contents;
+        }
         const char type = static_cast<char>(header[detail::tar_type.at]);
         // The size of pax is that of the member it stands before, not of headers between them.
         const bool is_about_next = type == 'L' || type == 'K' || type == 'x' || type == 'g';
@@ -24001,17 +24020,26 @@ TANDEM_INLINE TarContents read_tar(std::span<const std::byte> archive) {
         const bool has_data = type < '1' || type > '6';
         const std::uint64_t size = !has_data ? 0 : !is_about_next && pax.size ? *pax.size : *stated;
         const std::size_t data = at + detail::tar_block;
-        if (size > archive.size() - data) return stop(at, "the archive is cut off within a member");
+        if (size > archive.size() - data) {
+            if (goes_on(at, "the archive is cut off within a member")) continue;
+            return contents;
+        }
         const auto bytes = archive.subspan(data, size);
         const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
         if (type == 'L') {
             long_name = std::string(text.substr(0, text.find('\0')));
         } else if (type == 'x') {
             const auto records = detail::read_pax(text);
-            if (!records) return stop(at, "a pax header that cannot be read");
+            if (!records) {
+                if (goes_on(at, "a pax header that cannot be read")) continue;
+                return contents;
+            }
             pax = *records;
         } else if (!is_about_next) {
-            if (type == 'S' || pax.is_sparse) return stop(at, "a sparse file, which is not read");
+            if (type == 'S' || pax.is_sparse) {
+                if (goes_on(at, "a sparse file, which is not read")) continue;
+                return contents;
+            }
             const bool is_file = type == '0' || type == '\0' || type == '7';
             if (is_file) {
                 std::string name(detail::tar_text(header, detail::tar_name));
@@ -24031,14 +24059,6 @@ TANDEM_INLINE TarContents read_tar(std::span<const std::byte> archive) {
         at = data + static_cast<std::size_t>(std::min<std::uint64_t>(padded, archive.size() - data));
     }
     return contents;
-}
-
-TANDEM_INLINE bool has_tar_header(std::span<const std::byte> archive, const TarMember& member) {
-    if (member.offset < detail::tar_block || member.offset > archive.size() || member.size > archive.size() - member.offset) return false;
-    const auto header = archive.subspan(member.offset - detail::tar_block, detail::tar_block);
-    const char type = static_cast<char>(header[detail::tar_type.at]);
-    return detail::tar_number(header, detail::tar_sum) == detail::tar_checksum(header) && detail::tar_number(header, detail::tar_size) == member.size &&
-           (type == '0' || type == '\0' || type == '7');
 }
 
 TANDEM_INLINE void write_tar(const std::filesystem::path& path, std::span<const TarEntry> entries) {
@@ -26734,7 +26754,7 @@ private:
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
-        if constexpr (requires { Dot::sums(out); }) {
+        if constexpr (std::is_floating_point_v<Total>) {
             if (onto) ((left[Row] = Dot::sums(out + Row * columns), right[Row] = Dot::sums(out + Row * columns + Dot::lanes)), ...);
         }
         const A* thirds[(rows + 2) / 3];
@@ -27450,6 +27470,7 @@ struct WidenedDot {
     };
 
     static Sum zero() { return _mm256_setzero_ps(); }
+    static Sum sums(const Total* from) { return _mm256_loadu_ps(from); }
     static Pair load(const B* from) {
         const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
         const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
@@ -27669,7 +27690,7 @@ private:
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
-        if constexpr (requires { Dot::sums(out); }) {
+        if constexpr (std::is_floating_point_v<Total>) {
             if (onto) ((left[Row] = Dot::sums(out + Row * columns), right[Row] = Dot::sums(out + Row * columns + Dot::lanes)), ...);
         }
         const A* thirds[(rows + 2) / 3];
@@ -28386,6 +28407,7 @@ struct WidenedDot {
     };
 
     static Sum zero() { return _mm512_setzero_ps(); }
+    static Sum sums(const Total* from) { return _mm512_loadu_ps(from); }
     static Pair load(const B* from) {
         const __m512i pairs = _mm512_loadu_si512(from);
         const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
@@ -28503,7 +28525,7 @@ private:
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
-        if constexpr (requires { Dot::sums(out); }) {
+        if constexpr (std::is_floating_point_v<Total>) {
             if (onto) ((left[Row] = Dot::sums(out + Row * columns), right[Row] = Dot::sums(out + Row * columns + Dot::lanes)), ...);
         }
         const A* thirds[(rows + 2) / 3];
@@ -29297,7 +29319,7 @@ private:
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
-        if constexpr (requires { Dot::sums(out); }) {
+        if constexpr (std::is_floating_point_v<Total>) {
             if (onto) ((left[Row] = Dot::sums(out + Row * columns), right[Row] = Dot::sums(out + Row * columns + Dot::lanes)), ...);
         }
         const A* thirds[(rows + 2) / 3];
@@ -30116,7 +30138,7 @@ private:
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
-        if constexpr (requires { Dot::sums(out); }) {
+        if constexpr (std::is_floating_point_v<Total>) {
             if (onto) ((left[Row] = Dot::sums(out + Row * columns), right[Row] = Dot::sums(out + Row * columns + Dot::lanes)), ...);
         }
         const A* thirds[(rows + 2) / 3];
@@ -30989,7 +31011,7 @@ private:
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
-        if constexpr (requires { Dot::sums(out); }) {
+        if constexpr (std::is_floating_point_v<Total>) {
             if (onto) ((left[Row] = Dot::sums(out + Row * columns), right[Row] = Dot::sums(out + Row * columns + Dot::lanes)), ...);
         }
         const A* thirds[(rows + 2) / 3];
@@ -31705,6 +31727,7 @@ struct WidenedDot {
     };
 
     static Sum zero() { return vdupq_n_f32(0); }
+    static Sum sums(const Total* from) { return vld1q_f32(from); }
     static Pair load(const B* from) {
         const uint32x4_t pairs = vreinterpretq_u32_u8(vld1q_u8(reinterpret_cast<const std::uint8_t*>(from)));
         return {vreinterpretq_f32_u32(vshlq_n_u32(pairs, 16)),
@@ -31838,7 +31861,7 @@ private:
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
-        if constexpr (requires { Dot::sums(out); }) {
+        if constexpr (std::is_floating_point_v<Total>) {
             if (onto) ((left[Row] = Dot::sums(out + Row * columns), right[Row] = Dot::sums(out + Row * columns + Dot::lanes)), ...);
         }
         const A* thirds[(rows + 2) / 3];
@@ -32634,7 +32657,7 @@ private:
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
-        if constexpr (requires { Dot::sums(out); }) {
+        if constexpr (std::is_floating_point_v<Total>) {
             if (onto) ((left[Row] = Dot::sums(out + Row * columns), right[Row] = Dot::sums(out + Row * columns + Dot::lanes)), ...);
         }
         const A* thirds[(rows + 2) / 3];
@@ -33424,7 +33447,7 @@ private:
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
-        if constexpr (requires { Dot::sums(out); }) {
+        if constexpr (std::is_floating_point_v<Total>) {
             if (onto) ((left[Row] = Dot::sums(out + Row * columns), right[Row] = Dot::sums(out + Row * columns + Dot::lanes)), ...);
         }
         const A* thirds[(rows + 2) / 3];

@@ -126,3 +126,30 @@ TEST_CASE("what learns nothing is not passed back through, and changes no gradie
         }
     }
 }
+
+TEST_CASE("a tower by itself leaves out nothing unless it is given what draws, one for each item", "[models]") {
+    const Model model{td::Seed{2}};
+    const Pairs pairs;
+    Model::Vision::Workspace work;
+    Model::Embeddings kept(Pairs::count), plain(Pairs::count);
+    Model gradient;
+    td::zero_parameters(gradient);
+    model.visual().forward(pairs.images, kept, work, true);
+    model.visual().forward(pairs.images, plain, work, false);
+    CHECK(std::ranges::equal(kept.elements(), plain.elements()));
+    model.visual().forward(pairs.images, kept, work, true);
+    model.visual().backward(kept, work, gradient.visual());
+    td::for_each_parameter(
+        [&](const td::ParameterName& name, const auto& tensor) {
+            CAPTURE(name.view());
+            if (name.view().starts_with("visual.")) CHECK(std::ranges::any_of(tensor.elements(), [](float g) { return g != 0; }));
+        },
+        std::as_const(gradient));
+    work.random.assign(Pairs::count - 1, td::Random(td::Seed{1}));
+    CHECK_THROWS_WITH(model.visual().forward(pairs.images, kept, work, true), "VisionTransformer::forward: expected a Random for each of 12 items, or none, found 11");
+    work.random.clear();
+    work.locked = 1;
+    model.visual().forward(pairs.images, kept, work, true);
+    Model::ImageGradient pixels(Pairs::count);
+    CHECK_THROWS_WITH(model.visual().backward(kept, work, gradient.visual(), pixels), Catch::Matchers::Contains("a tower without locked layers"));
+}

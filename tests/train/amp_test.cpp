@@ -22,8 +22,7 @@ namespace {
 using Amp = td::Clip<toy::config, td::amp_bf16>;
 
 template <class Model>
-td::RunState train(Model& model) {
-    td::TrainerOptions options{.batch = 8, .steps = 60, .seed = td::Seed{1}, .log = nullptr};
+td::RunState train(Model& model, td::TrainerOptions options = {.batch = 8, .steps = 60, .seed = td::Seed{1}, .log = nullptr}) {
     td::Trainer trainer{model, td::AdamW{.rate = 5e-3}, td::WarmupCosine{.warmup = 0.1}, td::InfoNce{}, options};
     return trainer.fit(toy::Pairs{});
 }
@@ -85,6 +84,17 @@ TEST_CASE("training in bfloat16 lowers the loss as float32 does, and the same se
     CHECK(found.losses.back() < 0.3F * found.losses.front());
     train(b);
     CHECK(values_of(a) == values_of(b));
+}
+
+TEST_CASE("in bfloat16 the size of a part is part of what a run is") {
+    const fs::path path = fs::temp_directory_path() / "tandem-amp-test-run.safetensors";
+    fs::remove(path);
+    td::TrainerOptions options{.batch = 8, .micro_batch = 4, .steps = 2, .seed = td::Seed{1}, .snapshot = path, .log = nullptr};
+    Amp model{td::Seed{1}};
+    train(model, options);
+    options.micro_batch = 2;
+    CHECK_THROWS_WITH(train(model, options), Catch::Matchers::Contains("micro_batch") && Catch::Matchers::Contains("4") && Catch::Matchers::Contains("2"));
+    fs::remove(path);
 }
 
 TEST_CASE("weights trained in bfloat16 are saved in float32, and any arithmetic loads them") {

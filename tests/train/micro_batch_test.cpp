@@ -10,8 +10,10 @@
 
 #include <tandem/core/error.hpp>
 #include <tandem/core/random.hpp>
+#include <tandem/kernels/gemm.hpp>
 #include <tandem/losses/contrastive.hpp>
 #include <tandem/models/clip.hpp>
+#include <tandem/train/layer_groups.hpp>
 #include <tandem/train/trainer.hpp>
 
 #include "../temporary_folder.hpp"
@@ -22,7 +24,7 @@ using Catch::Matchers::Contains;
 
 namespace {
 
-/// Whatever can be left out is, and every part draws.
+/// Whatever can be left out is, and every pair draws.
 inline constexpr td::ClipConfig with_dropouts{
     .vision = td::VitConfig{.image = 8, .patch = 2, .width = 16, .layers = 3, .heads = 2, .patch_dropout = 0.4, .drop_path_rate = 0.3},
     .text = td::TextConfig{.vocabulary = 16, .context = 6, .width = 16, .layers = 3, .heads = 2, .token_dropout = 0.3, .drop_path_rate = 0.3},
@@ -42,6 +44,13 @@ inline constexpr td::ClipConfig pooled{
     .text = td::TextConfig{.vocabulary = 16, .context = 6, .width = 16, .layers = 2, .heads = 2, .proj_type = td::Projection::mlp, .mlp = td::GatedMlp{},
                            .pooling = td::Average{}},
     .embedding = 8};
+
+/// Both towers add to the same blocks.
+inline constexpr td::ClipConfig shared{
+    .vision = td::VitConfig{.image = 8, .patch = 2, .width = 16, .layers = 2, .heads = 2},
+    .text = td::TextConfig{.vocabulary = 16, .context = 6, .width = 16, .layers = 2, .heads = 2},
+    .embedding = 8,
+    .shared = true};
 
 template <class Model>
 struct Batch {
@@ -113,6 +122,7 @@ TEST_CASE("a batch in parts has the gradients of the whole batch, to the bit") {
     check_parts<td::Clip<with_dropouts, double>>(td::SigmoidLoss{} + td::tiled(td::InfoNce{}, 4));
     check_parts<td::Clip<plain>>(td::tiled(td::SigmoidLoss{}, 3));
     check_parts<td::Clip<pooled>>(td::InfoNce{});
+    check_parts<td::Clip<shared>>(td::InfoNce{});
 }
 
 TEST_CASE("with dropouts, the gradient in parts is that of the loss in parts: both passes draw the same") {
@@ -215,4 +225,35 @@ TEST_CASE("captions that are all the same are found in parts as well") {
     Alike some;
     some.from = 1;
     CHECK(trainer.fit(some).step == 2);
+}
+
+TEST_CASE("layers from the front that stay are not passed back through, and what learns has the same bits") {
+    static std::size_t products;
+    const auto fit = [](td::RateFactor factor) {
+        toy::Model model{td::Seed{1}};
+        td::Trainer trainer{model, td::AdamW{.rate = 5e-3}, td::WarmupCosine{.warmup = 0.1}, td::tiled(td::InfoNce{}, 4),
+                            td::TrainerOptions{.batch = 8, .steps = 1, .clip_norm = 0, .seed = td::Seed{1}, .log = nullptr, .rate_factor = std::move(factor)}};
+        products = 0;
+        td::kernels::product_observer = [](std::size_t, std::size_t, std::size_t) { ++products; };
+        trainer.fit(toy::Pairs{});
+        td::kernels::product_observer = nullptr;
+        return std::pair(toy::bytes_of(model), products);
+    };
+    // The image tower's head alone, and of the text tower its block as well.
+    const td::RateFactor some = td::layer_rates(toy::config, {.image_unlocked = 1, .text_unlocked = 2});
+    const auto all = fit({}), found = fit(some);
+    CHECK(found.second < all.second);
+    std::size_t at = 0;
+    toy::Model model{td::Seed{1}};
+    td::for_each_parameter(
+        [&](const td::ParameterName& name, const auto& tensor) {
+            CAPTURE(name.view());
+            const bool learns = some(name.view()) != 0;
+            for (const float before : tensor.elements()) {
+                if (found.first[at] != (learns ? all.first[at] : before)) FAIL("other bits");
+                ++at;
+            }
+        },
+        model);
+    CHECK(at == all.first.size());
 }

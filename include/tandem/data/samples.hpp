@@ -59,7 +59,7 @@ std::vector<std::string> expand_names(std::string_view pattern);
 /// The pairs of tar shards: samples as group_samples makes them, of .jpg, .jpeg, .png or .webp with .txt, .caption or .json, the first
 /// of these that is there. A text is a caption as a whole; of a JSON object it is the text under "caption", or each of the texts under "captions"
 /// or "caption". Shards are read by several threads. What is damaged is left out and counted under the shard's name: a shard behind
-/// damage, but for what an index beside it, NAME.idx (see shard_index), still finds there, a sample without its picture or caption, an empty caption, one that is no UTF-8 or JSON, bytes that begin as no picture,
+/// damage, but for what an index beside it, NAME.idx (see read_shard_index), still finds there, a sample without its picture or caption, an empty caption, one that is no UTF-8 or JSON, bytes that begin as no picture,
 /// a name that leads out of its folder. With `strict` the first of these is an Error, as is a shard that cannot be read always.
 SampleList read_shards(std::span<const std::string> paths, bool strict = false);
 

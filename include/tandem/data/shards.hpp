@@ -33,7 +33,7 @@ std::vector<ShardSample> group_samples(std::span<const TarMember> members);
 std::string shard_index(std::span<const TarMember> members);
 
 /// The members that such an index names, in its order; those of version v1.1, which has no names, are called by the numbers of their samples. Throws Error,
-/// which says `where` and in which line, for any other text.
+/// which says `where`, for any other text.
 std::vector<TarMember> read_shard_index(std::string_view text, const std::string& where);
 
 namespace detail {

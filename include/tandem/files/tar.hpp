@@ -24,19 +24,16 @@ struct TarMember {
 /// The files of an archive in its order, as far as it can be read.
 struct TarContents {
     std::vector<TarMember> members;
-    std::string fault;            ///< why not further, with the byte; empty: to its end
+    std::string fault;            ///< why not further, or where it went on, with the bytes; empty: all of it
     std::size_t passed_over = 0;  ///< links and devices
 };
 
 /// Reads the headers of an archive: POSIX ustar and pax (path and size), GNU's long names and large sizes, and the format before
 /// (POSIX.1-2017, pax, section "ustar Interchange Format"; GNU tar manual, "Basic Tar Format"). Directories, links and devices are passed over.
 /// What stands before damage is given. An archive may end without its two blocks of zeros, as many do that were written by
-/// streaming; one that ends within a member is damaged.
-TarContents read_tar(std::span<const std::byte> archive);
-
-/// Whether a sound header of a file of this size stands right before where a member is said to be: what an archive's index is
-/// believed by.
-bool has_tar_header(std::span<const std::byte> archive, const TarMember& member);
+/// streaming; one that ends within a member is damaged. Behind damage, reading goes on where the next of `starts` says that a file
+/// begins, if a sound header stands before it: offsets of files in rising order, which an index has.
+TarContents read_tar(std::span<const std::byte> archive, std::span<const std::uint64_t> starts = {});
 
 /// What is to be written.
 struct TarEntry {

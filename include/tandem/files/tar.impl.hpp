@@ -128,25 +128,42 @@ TANDEM_INLINE std::array<std::byte, tar_block> tar_header(std::string_view name,
 
 }  // namespace detail
 
-TANDEM_INLINE TarContents read_tar(std::span<const std::byte> archive) {
+TANDEM_INLINE TarContents read_tar(std::span<const std::byte> archive, std::span<const std::uint64_t> starts) {
     TarContents contents;
-    const auto stop = [&](std::size_t at, const std::string& reason) {
-        contents.fault = reason + " at byte " + std::to_string(at);
-        return contents;
-    };
     std::optional<std::string> long_name;
     detail::PaxRecords pax;
+    // Whether reading goes on behind the damage at a header.
+    const auto goes_on = [&](std::size_t& at, const std::string& reason) {
+        contents.fault += (contents.fault.empty() ? "" : "; ") + reason + " at byte " + std::to_string(at);
+        for (const std::uint64_t start : starts) {
+            if (start < detail::tar_block || start - detail::tar_block <= at || start > archive.size()) continue;
+            const auto header = archive.subspan(start - detail::tar_block, detail::tar_block);
+            // The rest of a name that fills its field stands before, where the damage may be.
+            if (detail::tar_number(header, detail::tar_sum) != detail::tar_checksum(header) || detail::tar_text(header, detail::tar_name).size() == detail::tar_name.size) continue;
+            at = start - detail::tar_block;
+            contents.fault += ", read on from byte " + std::to_string(at) + ", where its index says that a file begins";
+            long_name.reset();
+            pax = {};
+            return true;
+        }
+        return false;
+    };
     for (std::size_t at = 0; at < archive.size();) {
         if (archive.size() - at < detail::tar_block) {
             const auto rest = archive.subspan(at);
             const bool is_padding = std::ranges::all_of(rest, [](std::byte byte) { return byte == std::byte{0}; });
-            return is_padding ? contents : stop(at, "the archive is cut off within a header");
+            if (!is_padding) goes_on(at, "the archive is cut off within a header");
+            return contents;
         }
         const auto header = archive.subspan(at, detail::tar_block);
         if (std::ranges::all_of(header, [](std::byte byte) { return byte == std::byte{0}; })) break;
         const auto sum = detail::tar_number(header, detail::tar_sum), stated = detail::tar_number(header, detail::tar_size);
-        if (!sum || *sum != detail::tar_checksum(header)) return stop(at, at == 0 ? "no tar archive: a header whose checksum is wrong" : "a header whose checksum is wrong");
-        if (!stated) return stop(at, "a header without a size");
+        const bool is_sound = sum && *sum == detail::tar_checksum(header);
+        if (!is_sound || !stated) {
+            const char* const reason = is_sound ? "a header without a size" : at == 0 ? "no tar archive: a header whose checksum is wrong" : "a header whose checksum is wrong";
+            if (goes_on(at, reason)) continue;
+            return contents;
+        }
         const char type = static_cast<char>(header[detail::tar_type.at]);
         // The size of pax is that of the member it stands before, not of headers between them.
         const bool is_about_next = type == 'L' || type == 'K' || type == 'x' || type == 'g';
@@ -154,17 +171,26 @@ TANDEM_INLINE TarContents read_tar(std::span<const std::byte> archive) {
         const bool has_data = type < '1' || type > '6';
         const std::uint64_t size = !has_data ? 0 : !is_about_next && pax.size ? *pax.size : *stated;
         const std::size_t data = at + detail::tar_block;
-        if (size > archive.size() - data) return stop(at, "the archive is cut off within a member");
+        if (size > archive.size() - data) {
+            if (goes_on(at, "the archive is cut off within a member")) continue;
+            return contents;
+        }
         const auto bytes = archive.subspan(data, size);
         const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
         if (type == 'L') {
             long_name = std::string(text.substr(0, text.find('\0')));
         } else if (type == 'x') {
             const auto records = detail::read_pax(text);
-            if (!records) return stop(at, "a pax header that cannot be read");
+            if (!records) {
+                if (goes_on(at, "a pax header that cannot be read")) continue;
+                return contents;
+            }
             pax = *records;
         } else if (!is_about_next) {
-            if (type == 'S' || pax.is_sparse) return stop(at, "a sparse file, which is not read");
+            if (type == 'S' || pax.is_sparse) {
+                if (goes_on(at, "a sparse file, which is not read")) continue;
+                return contents;
+            }
             const bool is_file = type == '0' || type == '\0' || type == '7';
             if (is_file) {
                 std::string name(detail::tar_text(header, detail::tar_name));
@@ -184,14 +210,6 @@ TANDEM_INLINE TarContents read_tar(std::span<const std::byte> archive) {
         at = data + static_cast<std::size_t>(std::min<std::uint64_t>(padded, archive.size() - data));
     }
     return contents;
-}
-
-TANDEM_INLINE bool has_tar_header(std::span<const std::byte> archive, const TarMember& member) {
-    if (member.offset < detail::tar_block || member.offset > archive.size() || member.size > archive.size() - member.offset) return false;
-    const auto header = archive.subspan(member.offset - detail::tar_block, detail::tar_block);
-    const char type = static_cast<char>(header[detail::tar_type.at]);
-    return detail::tar_number(header, detail::tar_sum) == detail::tar_checksum(header) && detail::tar_number(header, detail::tar_size) == member.size &&
-           (type == '0' || type == '\0' || type == '7');
 }
 
 TANDEM_INLINE void write_tar(const std::filesystem::path& path, std::span<const TarEntry> entries) {

@@ -120,6 +120,7 @@ struct WidenedDot {
     };
 
     static Sum zero() { return _mm256_setzero_ps(); }
+    static Sum sums(const Total* from) { return _mm256_loadu_ps(from); }
     static Pair load(const B* from) {
         const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
         const __m256i upper = _mm256_set1_epi32(static_cast<int>(0xffff0000u));

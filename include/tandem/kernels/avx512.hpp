@@ -134,6 +134,7 @@ struct WidenedDot {
     };
 
     static Sum zero() { return _mm512_setzero_ps(); }
+    static Sum sums(const Total* from) { return _mm512_loadu_ps(from); }
     static Pair load(const B* from) {
         const __m512i pairs = _mm512_loadu_si512(from);
         const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000u));

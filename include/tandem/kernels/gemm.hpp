@@ -296,10 +296,6 @@ struct Finishing {
     }
 };
 
-}  // namespace detail
-
-namespace detail {
-
 /// What FinishInto::continued says, of a step that can add to what is there.
 template <class FinishTile, class Sum>
 Sum* continued(const FinishTile& finish, Sum* sums, std::size_t row, std::size_t rows, std::size_t column, std::size_t columns) {

@@ -41,7 +41,7 @@ struct TileKernel {
     std::size_t group;
 
     /// out[rows, columns] = a · b, for 1 to `rows` rows, or what stands there goes on with a · b where `onto` is set, which
-    /// only sums of floats can: the same bits as of one product that is as deep as both, where those before had whole groups (of
+    /// of integers nobody asks for: the same bits as of one product that is as deep as both, where those before had whole groups (of
     /// AMX's tiles, whole steps of 16). Group g of row i of a stands at a[i · a_row + g · a_group], side
     /// by side (a_group = group) where group > 1; b holds `groups` times `columns` groups, side by side; out is packed.
     /// What stands from `ahead` on is fetched into the L2 cache, fetched_per_group bytes a group; it is not read, and may be

@@ -136,6 +136,7 @@ struct WidenedDot {
     };
 
     static Sum zero() { return vdupq_n_f32(0); }
+    static Sum sums(const Total* from) { return vld1q_f32(from); }
     static Pair load(const B* from) {
         const uint32x4_t pairs = vreinterpretq_u32_u8(vld1q_u8(reinterpret_cast<const std::uint8_t*>(from)));
         return {vreinterpretq_f32_u32(vshlq_n_u32(pairs, 16)),

@@ -48,7 +48,7 @@ private:
         constexpr std::size_t rows = sizeof...(Row);
         Sum left[rows], right[rows];
         ((left[Row] = Dot::zero(), right[Row] = Dot::zero()), ...);
-        if constexpr (requires { Dot::sums(out); }) {
+        if constexpr (std::is_floating_point_v<Total>) {
             if (onto) ((left[Row] = Dot::sums(out + Row * columns), right[Row] = Dot::sums(out + Row * columns + Dot::lanes)), ...);
         }
         const A* thirds[(rows + 2) / 3];

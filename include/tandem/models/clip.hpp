@@ -129,6 +129,7 @@ public:
         std::size_t shares = 1;  ///< see BatchParts
         Ranks* ranks = nullptr;
         std::vector<Clip> sums{};                ///< of shares, beside the gradient itself
+        std::vector<Clip> of_texts{};            ///< where towers share blocks: what a share's captions give them
         SumRoom<C> room{};                       ///< for sums over ranks
     };
 
@@ -334,7 +335,7 @@ public:
     /// loss has the embeddings of all, and each part but the first is embedded once more to pass its gradient on (Gao et al. 2021,
     /// arXiv:2101.06983). pairs(first, last) gives a part: something with `images` and `ids`, the same ones each time it is asked for;
     /// asked from the last part to the first, and then in order for all but the first. Gradients are those of the whole batch, to the bit:
-    /// sums go on from pair to pair, and dropouts draw for each pair alone. In amp_bf16 products take many tokens in a step, and sums differ in
+    /// sums go on from pair to pair, and dropouts draw for each pair alone (a part of a user's own has to add to its gradient likewise). In amp_bf16 products take many tokens in a step, and sums differ in
     /// their last bits where a part ends within one. Not for models that normalise batches.
     ///
     /// With work.shares, sums are those of BatchParts. With work.ranks, each computes its parts, all have
@@ -384,9 +385,10 @@ private:
             text_.forward(ids, embeddings, work, keep);
         }
     }
-    void text_backward(const Embeddings& gradient_of_embeddings, typename Text::Workspace& work, Clip& gradient) const {
+    /// Blocks that are the image tower's have their gradient added to `of_shared`.
+    void text_backward(const Embeddings& gradient_of_embeddings, typename Text::Workspace& work, Clip& gradient, [[maybe_unused]] Clip& of_shared) const {
         if constexpr (is_shared) {
-            text_.backward(gradient_of_embeddings, work, gradient.text_, visual_.blocks(), gradient.visual_.blocks());
+            text_.backward(gradient_of_embeddings, work, gradient.text_, visual_.blocks(), of_shared.visual_.blocks());
         } else {
             text_.backward(gradient_of_embeddings, work, gradient.text_);
         }
@@ -407,7 +409,6 @@ private:
         Guidance& work = *guidance;
         work.embeddings.resize(images.extent(0));
         if constexpr (requires { work.vision.uses_running_means; }) work.vision.uses_running_means = true;
-        if constexpr (requires { work.vision.drops; }) work.vision.drops = false;
         visual_.forward(images, work.embeddings, work.vision, true);
         normalize_embeddings(work.embeddings, work.lengths);
         auto result = value_and_gradient(objective(as_expression(work.embeddings)), work.embeddings);
@@ -583,6 +584,11 @@ private:
             ShareSums sums(gradient, work);
             const auto exchange = [&](std::vector<std::span<C>> GradientTensors::* tower) { add_up<C>(*work.ranks, GradientTensors(gradient).*tower, work.room); };
             std::future<void> exchanged;
+            // Shared blocks have the sums of pictures and of captions apart until a share ends: alternating, they would depend on the parts.
+            if (is_shared && !work.lock_text) {
+                if (work.of_texts.empty()) work.of_texts.emplace_back();
+                zero_parameters(work.of_texts[0]);
+            }
             for (std::size_t i = 0; i < own; ++i) {
                 const std::size_t number = parts.part_at(own - 1 + i);
                 if (i > 0) forward(number, false);
@@ -593,9 +599,13 @@ private:
                     sums.close(&GradientTensors::image);
                     if (is_last && has_ranks) exchanged = std::async(std::launch::async, exchange, &GradientTensors::image);
                 }
-                if (!work.lock_text) text_backward(rows_of(of_texts, number, texts), work.text, sums.under_way());
+                if (!work.lock_text) text_backward(rows_of(of_texts, number, texts), work.text, sums.under_way(), is_shared ? work.of_texts[0] : gradient);
                 if (!ends_share) continue;
-                if (is_shared && !work.lock_image) sums.close(&GradientTensors::image);
+                if (is_shared && !work.lock_image) {
+                    detail::add_tensors<C>(GradientTensors(sums.under_way()).image, GradientTensors(work.of_texts[0]).image);
+                    if (!is_last) zero_parameters(work.of_texts[0]);
+                    sums.close(&GradientTensors::image);
+                }
                 if (!work.lock_text) sums.close(&GradientTensors::text);
                 if (!is_last) sums.next();
                 if (!is_last || !has_ranks) continue;

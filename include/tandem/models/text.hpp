@@ -86,6 +86,7 @@ public:
     /// The same through blocks that are another tower's.
     void forward(Input ids, Rows<C, Embedding> embeddings, Workspace& work, bool keep, const Blocks& blocks) const {
         const std::size_t count = ids.extent(0);
+        nn::check_draws("TextTransformer::forward", work.random, count);
         work.blocks.locked = work.locked == 0 ? 0 : work.locked - 1;
         if (keep || is_padded) {
             work.ids.resize(count);

@@ -58,12 +58,11 @@ public:
         std::vector<std::size_t> offsets, rows, positions, chosen;
         kernels::Activation gelu = kernels::Activation::gelu;
         std::vector<Random> random;  ///< of each item: draws what the next forward pass with `keep` leaves out of it; none: nothing
-        bool drops = true;      ///< whether it leaves out anything
 
         /// Groups from the front that learn nothing: what makes the blocks' input, and blocks. The backward pass ends behind them.
         std::size_t locked = 0;
 
-        std::span<Random> drawing(bool keep) { return keep && drops ? std::span<Random>(random) : std::span<Random>(); }
+        std::span<Random> drawing(bool keep) { return keep ? std::span<Random>(random) : std::span<Random>(); }
 
         Sequences<C> sequences() const {
             return {.offsets = offsets, .positions = positions, .causal = false, .rotations = rotations(), .gelu = gelu};
@@ -91,6 +90,7 @@ public:
     /// images <N, 3, height, width>, already normalised, to embeddings <N, Embedding>, not normalised. `keep` keeps what
     /// backward needs, and leaves out what the config's dropouts draw.
     void forward(Input images, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const {
+        nn::check_draws("VisionTransformer::forward", work.random, images.extent(0));
         work.blocks.locked = work.locked == 0 ? 0 : work.locked - 1;
         embed(images, work, keep);
         const Sequences<C> sequences = work.sequences();
@@ -150,14 +150,18 @@ public:
                            work.head, gradient.head_);
             transformer_.backward(work.gradient, sequences, work.blocks, gradient.transformer_);
         }
-        if (work.locked > 0) return;
+        if (work.locked > 0) {
+            if (gradient_of_images.size() > 0) throw Error("VisionTransformer::backward", "a tower without locked layers, since the images' gradient is asked for", std::to_string(work.locked) + " locked groups");
+            return;
+        }
+        const bool dropped = may_drop && !work.chosen.empty();
         if constexpr (has_norm) {
-            ln_pre_.backward(before_norm(work, may_drop && work.drops), work.gradient, work.gradient, work.norm, gradient.ln_pre_,
+            ln_pre_.backward(before_norm(work, dropped), work.gradient, work.gradient, work.norm, gradient.ln_pre_,
                              false);
         }
         Rows<const C, width> dtokens = work.gradient;
         if constexpr (may_drop) {
-            if (work.drops) {
+            if (dropped) {
                 work.embedded.resize(work.patches.extent(0) / Tokens::patches * Tokens::tokens);
                 work.embedded.fill(0);
                 nn::add_to_rows<C, width>(work.gradient, work.chosen, work.embedded);

@@ -18,6 +18,11 @@ namespace tandem::inline TANDEM_ABI {
 
 namespace nn {
 
+/// Throws Error unless what draws dropouts is there for every item of a batch, or for none.
+inline void check_draws(const char* where, const std::vector<Random>& random, std::size_t count) {
+    if (!random.empty() && random.size() != count) throw Error(where, "a Random for each of " + std::to_string(count) + " items, or none", std::to_string(random.size()));
+}
+
 /// The shape that blocks of a tower are made for.
 template <auto parts>
 constexpr BlockShape blocks_shape(const BlockShape& shape) {
@@ -144,10 +149,11 @@ struct Transformer {
         saved.scratch.resize(sequences.rows());
         with_drops(last, saved, true, [&](auto& block) {
             if (picked.empty()) {
-                resblocks[last].backward(saved.streams[last], g, saved.scratch, sequences, block, gradient.resblocks[last]);
+                resblocks[last].backward(saved.streams[saved.place(last)], g, saved.scratch, sequences, block, gradient.resblocks[last]);
             } else {
-                saved.streams[layers()].resize(sequences.rows());
-                resblocks[last].backward_picked(saved.streams[last], g, saved.streams[layers()], saved.scratch, sequences, picked, block,
+                auto& unused = saved.streams[saved.place(layers())];
+                unused.resize(sequences.rows());
+                resblocks[last].backward_picked(saved.streams[saved.place(last)], g, unused, saved.scratch, sequences, picked, block,
                                                 gradient.resblocks[last]);
             }
             resblocks[last].relevance(sequences, tokens, picked, block, to);

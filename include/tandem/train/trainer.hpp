@@ -342,8 +342,8 @@ private:
         return text;
     }
 
-    /// The factors of all parameters' rates, told apart by a digest.
-    [[gnu::cold]] std::string read_factors() {
+    /// Checks the factors of all parameters' rates, and locks the layers from the front whose are 0. Returns what tells factors apart: a digest.
+    [[gnu::cold]] std::string take_factors() {
         constexpr bool has_groups = HasLayerGroups<std::remove_const_t<decltype(Model::architecture)>>;
         Digest digest;
         std::size_t locked = 0;
@@ -442,7 +442,7 @@ private:
         if (!options_.is_first_rank()) options_.log = nullptr;
         if constexpr (Model::recomputes_image) work_.vision.locked = 0;
         if constexpr (Model::recomputes_text) work_.text.locked = 0;
-        if (factor_) factors_ = read_factors();
+        if (factor_) factors_ = take_factors();
         work_.lock_image = options_.lock_image;
         work_.lock_text = options_.lock_text;
         work_.recompute = options_.recompute;
