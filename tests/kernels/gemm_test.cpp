@@ -306,10 +306,19 @@ TEMPLATE_TEST_CASE("a row of gemm has the same bits whatever surrounds it", "[ke
             CHECK(same_rows(serial, 0));
         }
     }
-    SECTION("accumulated onto zero") {
-        std::vector<T> result(m * n);
+    SECTION("accumulated, where blocks of the depth are one sum") {
+        std::vector<T> result(m * n), serial(m * n), part(m * n);
         gemm<T>(m, n, k, left, right, result.data(), n, true);
-        CHECK(same_rows(result, 0));
+        tandem::kernels::gemm_serial<T>(m, n, k, left, right, serial.data(), n, true);
+        CHECK(result == serial);
+        constexpr std::size_t block = tandem::kernels::gemm_depth;
+        static_assert(k > block);
+        gemm<T>(m, n, block, left, right, part.data(), n);
+        gemm<T>(m, n, k - block, left.from(0, block), right.from(block, 0), part.data(), n, true);
+        CHECK(result == part);
+        std::vector<T> few((m - 5) * n);
+        gemm<T>(m - 5, n, k, left.from(5, 0), right, few.data(), n, true);
+        CHECK(std::memcmp(few.data(), result.data() + 5 * n, few.size() * sizeof(T)) == 0);
     }
 }
 

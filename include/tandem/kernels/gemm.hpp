@@ -504,6 +504,7 @@ void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& 
     scratch.right.resize(layout.panel_size(std::min(k, gemm_depth)));
     const detail::Shares tiles(m, set.tile.rows);
     alignas(64) std::array<T, largest_register_tile> sums;
+    const detail::FinishInto<T> finish{set, layout.width, {c, c_stride, layout.width}, accumulate, {}};
     for (std::size_t depth_begin = 0; depth_begin < k; depth_begin += gemm_depth) {
         const std::size_t depth = std::min(gemm_depth, k - depth_begin);
         const Operand<T> block = a.from(0, depth_begin);
@@ -520,11 +521,11 @@ void gemm_serial(std::size_t m, std::size_t n, std::size_t k, const Operand<T>& 
                                scratch.right.data());
             for (std::size_t t = 0; t < tiles.count; ++t) {
                 const std::size_t first = tiles.begin(t), height = tiles.begin(t + 1) - first;
-                set.tile.multiply(height, depth, left.tile(first, depth), left.row,
-                                  left.group == 0 ? height : left.group, scratch.right.data(), sums.data(),
-                                  scratch.right.data(), false);
-                set.finish_tile(sums.data(), layout.width, height, columns, c + first * c_stride + column, c_stride,
-                                accumulate || depth_begin > 0, {});
+                T* const to = finish.continued(sums.data(), first, height, column, columns);
+                const bool onto = to != nullptr;
+                set.tile.multiply(height, depth, left.tile(first, depth), left.row, left.group == 0 ? height : left.group,
+                                  scratch.right.data(), onto ? to : sums.data(), scratch.right.data(), onto);
+                if (!onto || to == sums.data()) finish(sums.data(), first, height, column, columns, depth_begin, depth_begin + depth == k);
             }
         }
     }

@@ -18,7 +18,7 @@ inline constexpr std::size_t fetched_per_group = 32;
 
 /// The K blocking of register tiles, in groups. It is part of the contract, not a tuning knob: a tile's products are summed
 /// in blocks of one depth in every configuration, so an output row's bits do not depend on M, on the other rows, or on the
-/// number of threads.
+/// number of threads. Where they are added to what is there, they are one sum with it instead.
 inline constexpr std::size_t gemm_depth = 1024;
 
 /// The deepest product whose result may be rows of bfloat16: all of it is one block of the depth, AMX's being the shallowest.
