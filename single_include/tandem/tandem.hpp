@@ -12428,8 +12428,9 @@ public:
     /// loss has the embeddings of all, and each part but the first is embedded once more to pass its gradient on (Gao et al. 2021,
     /// arXiv:2101.06983). pairs(first, last) gives a part: something with `images` and `ids`, the same ones each time it is asked for;
     /// asked from the last part to the first, and then in order for all but the first. Gradients are those of the whole batch, to the bit:
-    /// sums go on from pair to pair, and dropouts draw for each pair alone (a part of a user's own has to add to its gradient likewise). In amp_bf16 products take many tokens in a step, and sums differ in
-    /// their last bits where a part ends within one. Not for models that normalise batches.
+    /// sums go on from pair to pair, and dropouts draw for each pair alone (a part of a user's own has to add to its gradient likewise).
+    /// In amp_bf16 products take many tokens in a step, and sums differ in their last bits where a part ends within one. Not for models
+    /// that normalise batches.
     ///
     /// With work.shares, sums are those of BatchParts. With work.ranks, each computes its parts, all have
     /// the embeddings of all, and the gradient, which must be zero before (see zero_parameters), comes out the same everywhere; it is exchanged while a text tower that
@@ -23766,6 +23767,29 @@ TANDEM_INLINE void Pairs::read_images(std::vector<CaptionedImage> images) {
 
 #endif
 
+// ---- tandem/core/lines.hpp ----
+
+// Texts taken apart from the front.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// What stands before the next `end`, or all; the text is shortened by both.
+inline std::string_view take_until(std::string_view& text, char end) {
+    const std::size_t length = std::min(text.find(end), text.size());
+    const std::string_view taken = text.substr(0, length);
+    text.remove_prefix(std::min(length + 1, text.size()));
+    return taken;
+}
+
+/// The next line of a text, without its end; the text is shortened by it.
+inline std::string_view take_line(std::string_view& text) {
+    std::string_view line = take_until(text, '\n');
+    if (line.ends_with('\r')) line.remove_suffix(1);
+    return line;
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
 // ---- tandem/data/shards.impl.hpp ----
 
 // Definitions of data/shards.hpp.
@@ -23819,18 +23843,9 @@ TANDEM_INLINE std::vector<TarMember> read_shard_index(std::string_view text, con
     const auto fail = [&](const std::string& expected, std::string_view found) -> Error { return {where + ", line " + std::to_string(line), expected, detail::in_quotes(found)}; };
     const auto next_line = [&] {
         ++line;
-        const std::size_t end = std::min(text.find('\n'), text.size());
-        std::string_view words = text.substr(0, end);
-        text.remove_prefix(std::min(end + 1, text.size()));
-        if (words.ends_with('\r')) words.remove_suffix(1);
-        return words;
+        return detail::take_line(text);
     };
-    const auto next_word = [](std::string_view& words) {
-        const std::size_t end = std::min(words.find(' '), words.size());
-        const std::string_view word = words.substr(0, end);
-        words.remove_prefix(std::min(end + 1, words.size()));
-        return word;
-    };
+    const auto next_word = [](std::string_view& words) { return detail::take_until(words, ' '); };
     const auto number = [&](std::string_view word, const char* what) {
         std::uint64_t value = 0;
         const auto [end, fault] = std::from_chars(word.data(), word.data() + word.size(), value);
@@ -40384,15 +40399,6 @@ namespace tandem::inline TANDEM_ABI::detail {
         text.append(block.data(), static_cast<std::size_t>(count));
         if (text.size() > most_bytes) throw Error(path.string(), "a vocabulary below 256 MiB", "more");
     }
-}
-
-/// The next line of a text, without its end; the text is shortened by it.
-TANDEM_INLINE std::string_view take_line(std::string_view& text) {
-    const std::size_t length = std::min(text.find('\n'), text.size());
-    std::string_view line = text.substr(0, length);
-    text.remove_prefix(std::min(length + 1, text.size()));
-    if (line.ends_with('\r')) line.remove_suffix(1);
-    return line;
 }
 
 TANDEM_INLINE std::string at_line(const std::filesystem::path& path, std::size_t line) {

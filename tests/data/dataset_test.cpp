@@ -373,7 +373,7 @@ TEST_CASE("an epoch has each sample as often as its source's factor says") {
     CHECK_THROWS_WITH(td::join_samples(sources(), negative), "join_samples: expected factors above 0, at most 1000, found -1");
 }
 
-TEST_CASE("what stands behind damage is found by an index, and an index of another shard by none") {
+TEST_CASE("what stands behind damage is found by an index, of which headers have the last word") {
     const Folder folder;
     const std::string path = folder.shard("s.tar", good(0, 6)), other = folder.shard("other.tar", good(1, 7));
     std::string archive;

@@ -76,14 +76,6 @@ struct Batch {
     }
 };
 
-/// All elements of a gradient, in order.
-template <class Model>
-std::vector<typename Model::C> elements_of(const Model& gradient) {
-    std::vector<typename Model::C> elements;
-    td::for_each_parameter([&](const std::string&, const auto& tensor) { elements.insert(elements.end(), tensor.elements().begin(), tensor.elements().end()); }, gradient);
-    return elements;
-}
-
 template <class Model, class L>
 void check_parts(const L& loss) {
     constexpr std::size_t count = 13;
@@ -102,7 +94,7 @@ void check_parts(const L& loss) {
             return batch.part(first, last);
         };
         const auto value = model.loss_and_gradient(count, part, pairs, loss, found, work);
-        std::vector<typename Model::C> elements = elements_of(found);
+        auto elements = toy::bytes_of(found);
         elements.push_back(value);
         if (expected.empty()) expected = elements;
         CHECK(elements == expected);

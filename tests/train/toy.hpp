@@ -45,9 +45,10 @@ void load_model_of_snapshot(AnyModel& model, const std::filesystem::path& path) 
     td::detail::read_parameters(file, "model.", model);
 }
 
+/// All elements of a model, in order.
 template <class AnyModel>
 auto bytes_of(const AnyModel& model) {
-    std::vector<float> all;
+    std::vector<typename AnyModel::C> all;
     td::for_each_parameter(
         [&](const std::string&, const auto& tensor) {
             all.insert(all.end(), tensor.elements().begin(), tensor.elements().end());

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include <tandem/core/error.hpp>
+#include <tandem/core/lines.hpp>
 #include <tandem/data/shards.hpp>
 #include <tandem/files/safetensors_types.hpp>
 
@@ -65,18 +66,9 @@ TANDEM_INLINE std::vector<TarMember> read_shard_index(std::string_view text, con
     const auto fail = [&](const std::string& expected, std::string_view found) -> Error { return {where + ", line " + std::to_string(line), expected, detail::in_quotes(found)}; };
     const auto next_line = [&] {
         ++line;
-        const std::size_t end = std::min(text.find('\n'), text.size());
-        std::string_view words = text.substr(0, end);
-        text.remove_prefix(std::min(end + 1, text.size()));
-        if (words.ends_with('\r')) words.remove_suffix(1);
-        return words;
+        return detail::take_line(text);
     };
-    const auto next_word = [](std::string_view& words) {
-        const std::size_t end = std::min(words.find(' '), words.size());
-        const std::string_view word = words.substr(0, end);
-        words.remove_prefix(std::min(end + 1, words.size()));
-        return word;
-    };
+    const auto next_word = [](std::string_view& words) { return detail::take_until(words, ' '); };
     const auto number = [&](std::string_view word, const char* what) {
         std::uint64_t value = 0;
         const auto [end, fault] = std::from_chars(word.data(), word.data() + word.size(), value);

@@ -335,8 +335,9 @@ public:
     /// loss has the embeddings of all, and each part but the first is embedded once more to pass its gradient on (Gao et al. 2021,
     /// arXiv:2101.06983). pairs(first, last) gives a part: something with `images` and `ids`, the same ones each time it is asked for;
     /// asked from the last part to the first, and then in order for all but the first. Gradients are those of the whole batch, to the bit:
-    /// sums go on from pair to pair, and dropouts draw for each pair alone (a part of a user's own has to add to its gradient likewise). In amp_bf16 products take many tokens in a step, and sums differ in
-    /// their last bits where a part ends within one. Not for models that normalise batches.
+    /// sums go on from pair to pair, and dropouts draw for each pair alone (a part of a user's own has to add to its gradient likewise).
+    /// In amp_bf16 products take many tokens in a step, and sums differ in their last bits where a part ends within one. Not for models
+    /// that normalise batches.
     ///
     /// With work.shares, sums are those of BatchParts. With work.ranks, each computes its parts, all have
     /// the embeddings of all, and the gradient, which must be zero before (see zero_parameters), comes out the same everywhere; it is exchanged while a text tower that

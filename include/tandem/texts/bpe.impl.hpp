@@ -25,6 +25,7 @@
 #include <tandem/core/error.hpp>
 #include <tandem/core/file.hpp>
 #include <tandem/core/file_calls.hpp>
+#include <tandem/core/lines.hpp>
 #include <tandem/core/platform.hpp>
 #include <tandem/files/json.hpp>
 #include <tandem/texts/bpe.hpp>
@@ -61,15 +62,6 @@ namespace tandem::inline TANDEM_ABI::detail {
         text.append(block.data(), static_cast<std::size_t>(count));
         if (text.size() > most_bytes) throw Error(path.string(), "a vocabulary below 256 MiB", "more");
     }
-}
-
-/// The next line of a text, without its end; the text is shortened by it.
-TANDEM_INLINE std::string_view take_line(std::string_view& text) {
-    const std::size_t length = std::min(text.find('\n'), text.size());
-    std::string_view line = text.substr(0, length);
-    text.remove_prefix(std::min(length + 1, text.size()));
-    if (line.ends_with('\r')) line.remove_suffix(1);
-    return line;
 }
 
 TANDEM_INLINE std::string at_line(const std::filesystem::path& path, std::size_t line) {
