@@ -1,7 +1,6 @@
 // A config's cost as a constant against what its model does: parameters, products, memory.
 #include <catch2/catch.hpp>
 
-#include <atomic>
 #include <cstddef>
 #include <type_traits>
 
@@ -11,23 +10,12 @@
 #include <tandem/models/describe.hpp>
 #include <tandem/models/zoo.hpp>
 
+#include "../count_flops.hpp"
 #include "saved_models.hpp"
 
 namespace td = tandem;
 
 namespace {
-
-std::atomic<std::size_t> flops = 0;
-
-/// The operations of all products in `work`.
-template <class Work>
-std::size_t count_flops(const Work& work) {
-    flops = 0;
-    td::kernels::product_observer = [](std::size_t m, std::size_t n, std::size_t k) { flops += 2 * m * n * k; };
-    work();
-    td::kernels::product_observer = nullptr;
-    return flops;
-}
 
 /// The most memory that `work` took beyond what was held before.
 template <class Work>

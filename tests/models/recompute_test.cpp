@@ -5,11 +5,11 @@
 #include <cstddef>
 #include <utility>
 
-#include <tandem/kernels/gemm.hpp>
 #include <tandem/losses/contrastive.hpp>
 #include <tandem/models/clip.hpp>
 #include <tandem/train/layer_groups.hpp>
 
+#include "../count_flops.hpp"
 #include "saved_models.hpp"
 
 namespace td = tandem;
@@ -89,17 +89,9 @@ TEST_CASE("a locked tower embeds, and the other one computes its blocks again", 
 TEST_CASE("what learns nothing is not passed back through, and changes no gradient of what is behind it", "[models]") {
     const Model model{td::Seed{2}};
     const Pairs pairs;
-    static std::size_t products;
-    const auto count_products = [&](auto&& body) {
-        products = 0;
-        td::kernels::product_observer = [](std::size_t, std::size_t, std::size_t) { ++products; };
-        body();
-        td::kernels::product_observer = nullptr;
-        return products;
-    };
     Model kept;
     Model::Workspace fresh, work;
-    std::size_t most = count_products([&] { step(model, pairs, Pairs::count, kept, fresh); });
+    const std::size_t most = count_flops([&] { step(model, pairs, Pairs::count, kept, fresh); });
     const td::LayerGroups groups = td::image_layer_groups(dropping);
     // The text tower's one block, and none of it: its head is what is left.
     work.text.locked = 2;
@@ -109,7 +101,7 @@ TEST_CASE("what learns nothing is not passed back through, and changes no gradie
             work.vision.locked = locked;
             work.recompute = recompute;
             Model gradient;
-            const std::size_t some = count_products([&] { step(model, pairs, Pairs::count, gradient, work); });
+            const std::size_t some = count_flops([&] { step(model, pairs, Pairs::count, gradient, work); });
             if (recompute == td::Recompute::nothing) CHECK(some < most);
             td::for_each_parameter(
                 [&](const td::ParameterName& name, const auto& expected, const auto& found) {
