@@ -289,8 +289,13 @@ class Comparison:
 
 
 def machine():
-    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    return f"{names[0] if names else os.uname().machine}, {os.cpu_count()} cores"
+    """The CPU by its name, and where that is all of AMD's servers have, by its generation (Linux, arch/x86/kernel/cpu/amd.c)."""
+    fields = dict(re.findall(r"^(model name|cpu family|model)\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
+    name = fields.get("model name", os.uname().machine)
+    family, model = int(fields.get("cpu family", 0)), int(fields.get("model", 0))
+    if name == "AMD EPYC":
+        name += {26: " (Zen 5)", 25: " (Zen 4)" if model >> 4 in (1, 6, 7, 10) else " (Zen 3)"}.get(family, f" (family {family})")
+    return f"{name}, {os.cpu_count()} cores"
 
 
 def record(comparison):
