@@ -6501,6 +6501,15 @@ requires requires {
 }
 inline constexpr bool sees_batch<L> = L::sees_batch;
 
+/// Whether a loss is of pairs; one that is not says so by a static member of this name, and no image is embedded for it.
+template <class L>
+inline constexpr bool embeds_pairs = true;
+template <class L>
+requires requires {
+    L::embeds_pairs;
+}
+inline constexpr bool embeds_pairs<L> = L::embeds_pairs;
+
 namespace detail {
 
 /// visit(part) for a loss that sees batches, or those that it is made of.
@@ -6540,6 +6549,13 @@ struct SigmoidLoss : LossNode {
         const double count = static_cast<double>(image.extents()[0]);
         return (sum(softplus(logits)) - sum(diagonal(logits))) * (1.0 / count);
     }
+};
+
+/// No loss of pairs: a text tower learns its MaskedLanguage alone. The image tower stays, and so does what makes embeddings of captions.
+struct NoPairs : LossNode {
+    static constexpr bool embeds_pairs = false;
+
+    auto operator()(const auto&, const auto&, const auto& scale) const { return 0.0 * scale; }
 };
 
 /// What smooths the labels of a loss, as a term beside it: InfoNce{} + 0.1 * LabelSmoothing{} is InfoNCE in which a label is 1 − 0.1 for the match and
@@ -6982,6 +6998,12 @@ struct SeeingLossRules {
     static_assert(may_change, "tandem: a loss that sees its batches keeps what it has seen: it cannot be const");
 };
 
+/// Of a loss that is not of pairs.
+template <bool learns>
+struct PairlessRules {
+    static_assert(learns, "tandem: the loss NoPairs is for a model whose TextConfig has a masked_language, and this one has none");
+};
+
 /// Of a model that is to train.
 template <bool trains>
 struct TrainingRules {
@@ -7073,7 +7095,7 @@ struct VitRules {
 /// Of a TextConfig, likewise.
 template <std::size_t least_size, std::size_t heads_width, std::size_t heads, std::size_t kv_heads,
           std::size_t projected, std::size_t embedding, bool norms_fit, bool rates_are_shares, bool positions_fit,
-          bool final_norm_fits, bool pooling_is_for_text, bool mixer_fits>
+          bool final_norm_fits, bool pooling_is_for_text, bool mixer_fits, bool masked_language_fits>
 struct TextRules {
     static_assert(least_size > 0, "tandem: TextConfig: all sizes must be positive");
     static_assert(least_size == 0 || is_multiple(heads_width, heads),
@@ -7084,7 +7106,7 @@ struct TextRules {
         norms_fit,
         "tandem: TextConfig: a parallel block has one norm, before mixer and MLP: leave norm_position at pre");
     static_assert(rates_are_shares,
-                  "tandem: TextConfig: token_dropout and drop_path_rate must be at least 0 and below 1");
+                  "tandem: TextConfig: token_dropout, drop_path_rate and masked_language's share must be at least 0 and below 1");
     static_assert(positions_fit,
                   "tandem: TextConfig: positions are learnable, or rotary with an even head width; sin_cos_2d is for "
                   "images");
@@ -7098,6 +7120,8 @@ struct TextRules {
         "tandem: TextConfig: without a projection (proj_type none) the embedding is as wide as the tower, and "
         "there is no proj_bias");
     static_assert(mixer_fits, "tandem: TextConfig: this mixer lets a token see those after it: set .causal = false");
+    static_assert(masked_language_fits,
+                  "tandem: TextConfig: masked_language needs a tower that is not causal, a pad_id, and a mask in the vocabulary");
 };
 
 /// Of a ClipConfig, whether its towers agree where they are to share their blocks.
@@ -9675,6 +9699,140 @@ constexpr Cost transformer_cost(const BlockShape& shape, std::size_t tokens, std
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/nn/masked_language.hpp ----
+
+// Masked-language modelling: tokens that a text tower does not see, and the head that tells them.
+
+namespace tandem::inline TANDEM_ABI {
+
+/// Masked-language modelling of a text tower in training, beside the loss of pairs or, with the loss NoPairs, alone (Devlin et al. 2019, BERT,
+/// section 3.1 and appendix A.1): of the tokens between a caption's first and last one, each is chosen with probability `share`; of the chosen ones
+/// 80 % are replaced by `mask`, 10 % by any token of the vocabulary, and 10 % stay; a head tells all of them from what the tower makes of the
+/// caption so changed. Its loss is the mean cross-entropy over the chosen tokens of a batch, as transformers' DataCollatorForLanguageModeling and
+/// BertForMaskedLM have it.
+struct MaskedLanguage {
+    double share = 0;   ///< BERT's is 0.15; 0: there is no head
+    Id mask = 0;        ///< [MASK]: 103 in BERT's vocabulary, 250001 in XLM-R's
+    double weight = 1;  ///< of its loss, which is added to that of the pairs
+
+    friend constexpr bool operator==(const MaskedLanguage&, const MaskedLanguage&) = default;
+};
+
+namespace nn {
+
+/// A token that is to be told.
+struct ChosenToken {
+    std::size_t position = 0;
+    Id id = 0;
+};
+
+/// Chooses among the tokens between the first and the last of `ids`, which are without padding, and changes them in place, as MaskedLanguage
+/// says; those chosen come behind what stands in `chosen`, in order.
+inline void mask_tokens(std::span<Id> ids, const MaskedLanguage& choice, std::size_t vocabulary, Random& random, std::vector<ChosenToken>& chosen) {
+    for (std::size_t i = 1; i + 1 < ids.size(); ++i) {
+        if (random.uniform() >= choice.share) continue;
+        chosen.push_back({i, ids[i]});
+        const double fate = random.uniform();
+        if (fate < 0.8) {
+            ids[i] = choice.mask;
+        } else if (fate < 0.9) {
+            ids[i] = static_cast<Id>(random.below(vocabulary));
+        }
+    }
+}
+
+/// Tells tokens from rows: a dense layer, the tower's activation and norm, and a product with the table of tokens, which is the tower's own, and
+/// a bias (transformers/models/bert/modeling_bert.py, BertLMPredictionHead). Rows that come from a tower whose last norm stands behind its blocks are
+/// normed first, by a norm of the head's own.
+template <Arithmetic T, std::size_t Vocabulary, std::size_t Width, auto norm_part, bool norms_input>
+struct MaskedLanguageHead {
+    using C = Compute<T>;
+    using Norm = typename decltype(norm_part)::template Layer<T, Width, norm_part>;
+    using InputNorm = std::conditional_t<norms_input, Norm, None>;
+    using Table = Tensor<Stored<T>, Shape<Vocabulary, Width>>;
+    using Stream = Tensor<C, Shape<dynamic, Width>>;
+
+    [[no_unique_address]] InputNorm ln_in;
+    Linear<T, Width, Width> dense;
+    Norm norm;
+    Tensor<C, Shape<Vocabulary>> bias;
+
+    /// Memory of one pass.
+    struct Saved {
+        [[no_unique_address]] typename InputNorm::Saved ln_in;
+        typename Norm::Saved norm;
+        Stream normed, hidden, active, told, gradient;
+        Tensor<C, Shape<dynamic, Vocabulary>> logits;
+    };
+
+    static void parameters(const auto& visit, const ParameterName& at, auto&... self) {
+        if constexpr (norms_input) Norm::parameters(visit, at + "ln_in.", self.ln_in...);
+        decltype(dense)::parameters(visit, at + "dense.", self.dense...);
+        Norm::parameters(visit, at + "norm.", self.norm...);
+        visit(at + "bias", self.bias...);
+    }
+
+    void initialise(Random& random, const InitScale& scale) { fill_normal(dense.weight, random, scale.attention()); }
+
+    /// The cross-entropy of every row of x <rows, Width>, whose right answer is in `targets`, to `losses`; dx = the gradient of scale · their sum. Adds
+    /// to the gradients of the head, and of the table to `of_table`.
+    template <class Activation>
+    void learn(Rows<const C, Width> x, std::span<const Id> targets, C scale, const Table& table, const Activation& activation, Rows<C, Width> dx,
+               std::span<C> losses, Saved& saved, MaskedLanguageHead& gradient, Table& of_table) const
+        requires Trainable<T>
+    {
+        const std::size_t rows = x.extent(0);
+        for (Stream* stream : {&saved.hidden, &saved.active, &saved.told, &saved.gradient}) stream->resize(rows);
+        Rows<const C, Width> input = x;
+        if constexpr (norms_input) {
+            saved.normed.resize(rows);
+            ln_in.forward(x, saved.normed, saved.ln_in);
+            input = saved.normed;
+        }
+        dense.forward(input, saved.hidden);
+        activate(activation, saved.hidden.data(), saved.active.data(), saved.active.size());
+        norm.forward(saved.active, saved.told, saved.norm);
+        // Of so many rows at a time there are logits.
+        constexpr std::size_t at_once = std::max<std::size_t>(1, (std::size_t{1} << 22) / Vocabulary);
+        const auto words = kernels::row_major<C>(table.data(), Width);
+        for (std::size_t first = 0; first < rows; first += at_once) {
+            const std::size_t count = std::min(at_once, rows - first);
+            saved.logits.resize(count);
+            const auto told = kernels::row_major<C>(saved.told.data() + first * Width, Width);
+            kernels::gemm<C>(count, Vocabulary, Width, told, words.transposed(), saved.logits.data(), Vocabulary);
+            parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
+                for (std::size_t i = begin; i < end; ++i) {
+                    C* const row = saved.logits.data() + i * Vocabulary;
+                    const auto target = static_cast<std::size_t>(targets[first + i]);
+                    std::transform(row, row + Vocabulary, bias.data(), row, std::plus<C>());
+                    const auto top = static_cast<std::size_t>(std::max_element(row, row + Vocabulary) - row);
+                    const C largest = row[top], right = row[target];
+                    kernels::active<C>().softmax(row, Vocabulary, C{1});
+                    losses[first + i] = largest - std::log(row[top]) - right;
+                    std::transform(row, row + Vocabulary, row, [&](C share) { return scale * share; });
+                    row[target] -= scale;
+                }
+            });
+            const auto slopes = kernels::row_major<C>(saved.logits.data(), Vocabulary);
+            detail::add_column_sums<C>(count, Vocabulary, {saved.logits.data(), Vocabulary}, gradient.bias.data());
+            kernels::gemm<C>(count, Width, Vocabulary, slopes, words, saved.gradient.data() + first * Width, Width);
+            kernels::gemm<C>(Vocabulary, Width, count, slopes.transposed(), told, of_table.data(), Width, true);
+        }
+        norm.backward(saved.active, saved.gradient, saved.gradient, saved.norm, gradient.norm, false);
+        activate_backward(activation, saved.hidden.data(), saved.gradient.data(), saved.gradient.size());
+        if constexpr (norms_input) {
+            dense.backward(input, saved.gradient, saved.hidden, gradient.dense);
+            ln_in.backward(x, saved.hidden, dx, saved.ln_in, gradient.ln_in, false);
+        } else {
+            dense.backward(input, saved.gradient, dx, gradient.dense);
+        }
+    }
+};
+
+}  // namespace nn
+
+}  // namespace tandem::inline TANDEM_ABI
+
 // ---- tandem/nn/pooling.hpp ----
 
 // From token rows to one embedding: final norm, pooling, projection.
@@ -10798,6 +10956,7 @@ struct TextConfig {
     std::size_t token_types = 0;     ///< rows that BERT adds by a token's type, of which captions have the first
     bool ln_embed = false;           ///< a norm before the first block
     bool no_ln_final = false;        ///< no norm behind the last one
+    MaskedLanguage masked_language{};  ///< what training hides of captions and has told; where its share is above 0, the tower has a head for it
     Norm norm{};
     Activation activation{};
     Mixer mixer{};
@@ -10813,7 +10972,7 @@ struct TextConfig {
         -> detail::TextRules<self.least_size(), (self.head_width > 0 ? self.heads : self.width), self.heads,
                              detail::kv_heads_of(self), detail::projected_width(self, embedding), embedding,
                              self.norms_fit(), self.rates_are_shares(), self.positions_fit(), self.final_norm_fits(),
-                             self.pooling_is_for_text(), self.mixer_fits()>;
+                             self.pooling_is_for_text(), self.mixer_fits(), self.masked_language_fits()>;
 
     constexpr bool sizes_are_positive() const { return least_size() > 0; }
     constexpr std::size_t least_size() const { return std::min({vocabulary, context, width, layers, heads}); }
@@ -10821,7 +10980,7 @@ struct TextConfig {
     constexpr bool kv_heads_fit() const { return detail::kv_heads_fit(*this); }
     constexpr bool norms_fit() const { return detail::norms_fit(*this); }
     constexpr bool rates_are_shares() const {
-        return detail::is_share(token_dropout) && detail::is_share(drop_path_rate);
+        return detail::is_share(token_dropout) && detail::is_share(drop_path_rate) && detail::is_share(masked_language.share);
     }
     constexpr bool positions_fit() const {
         if (pos_embed_type == PosEmbed::learnable) return places() >= first_position + context;
@@ -10832,9 +10991,13 @@ struct TextConfig {
     constexpr bool pooling_is_for_text() const { return !requires { Pooling::needs_class_token; }; }
     constexpr bool projection_fits(std::size_t embedding) const { return detail::projection_fits(*this, embedding); }
     constexpr bool mixer_fits() const { return !causal || requires { requires Mixer::can_be_causal; }; }
+    constexpr bool masks_language() const { return masked_language.share > 0; }
+    constexpr bool masked_language_fits() const {
+        return !masks_language() || (!causal && pad_id >= 0 && masked_language.mask >= 0 && static_cast<std::size_t>(masked_language.mask) < vocabulary);
+    }
     constexpr bool is_valid() const {
         return sizes_are_positive() && heads_fit() && kv_heads_fit() && norms_fit() && rates_are_shares() &&
-               positions_fit() && final_norm_fits() && pooling_is_for_text() && mixer_fits();
+               positions_fit() && final_norm_fits() && pooling_is_for_text() && mixer_fits() && masked_language_fits();
     }
 
     constexpr BlockShape block_shape() const {
@@ -10855,7 +11018,7 @@ struct TextConfig {
             vocabulary, context, width,  layers,        heads,         head_width,     kv_heads, mlp_ratio,
             causal,     pos_embed_type,  final_ln_after_pool, norm_position, parallel, qk_norm,
             ls_init_value, token_dropout, drop_path_rate, proj_type, proj_bias, pad_id, positions, first_position,
-            token_types, ln_embed, no_ln_final, norm, other, mixer, mlp, pooling};
+            token_types, ln_embed, no_ln_final, masked_language, norm, other, mixer, mlp, pooling};
     }
 
     /// Rows of the table of positions.
@@ -10868,7 +11031,7 @@ struct TextConfig {
     /// projection.
     constexpr Cost cost(std::size_t tokens = 0, Recompute recompute = Recompute::nothing) const {
         require();
-        return token_cost(tokens) + blocks_cost(tokens, recompute) + head_cost(tokens);
+        return token_cost(tokens) + blocks_cost(tokens, recompute) + head_cost(tokens) + masked_language_cost(tokens, recompute);
     }
 
     constexpr Cost token_cost(std::size_t tokens = 0) const {
@@ -10879,6 +11042,17 @@ struct TextConfig {
         return nn::transformer_cost(block_shape(), computed(tokens), layers, block_parts(), PicksRow<Pooling>, recompute);
     }
     constexpr Cost head_cost(std::size_t tokens = 0) const { return detail::head_cost_of(*this, computed(tokens)); }
+    /// The head for masked language, and what training holds more: every caption twice, of both all rows of the last block, and what is to be told.
+    constexpr Cost masked_language_cost(std::size_t tokens = 0, Recompute recompute = Recompute::nothing) const {
+        if (!masks_language()) return {};
+        const Cost once = blocks_cost(tokens, recompute), before = token_cost(tokens);
+        const Cost twice = 2 * nn::transformer_cost(block_shape(), computed(tokens), layers, block_parts(), false, recompute);
+        const auto told = static_cast<std::size_t>(masked_language.share * static_cast<double>(computed(tokens)));
+        return Cost{.parameters = nn::linear_cost(width, width, true, 0).parameters + (no_ln_final ? 1 : 2) * norm.cost(width, 0).parameters + vocabulary,
+                    .matrices = width * width,
+                    .saved = before.saved + twice.saved - once.saved + width * told,
+                    .scratch = before.scratch + twice.scratch - once.scratch + (no_ln_final ? 5 : 6) * width * told};
+    }
 
 private:
     /// A tower that is not causal computes the padding as well, unless it knows it.
@@ -11378,6 +11552,14 @@ private:
 
 namespace tandem::inline TANDEM_ABI {
 
+namespace detail {
+
+/// Whether a text tower has a head for MaskedLanguage.
+template <class Text>
+concept MasksLanguage = requires { requires Text::masks_language; };
+
+}  // namespace detail
+
 /// The tower of a TextConfig, as the text side of CLIP/clip/model.py:343-356. A causal tower computes each caption only up
 /// to the token it pools: what comes later cannot reach it; where it pools many, up to the end-of-text token. `wanted` is
 /// the shape of its blocks; a tower that does not own them is lent another's.
@@ -11407,6 +11589,26 @@ public:
     using Blocks = nn::Transformer<T, nn::blocks_shape<parts>(shape), parts>;
     using Head = nn::Head<T, shape, Embedding, parts, Pooling, stand_in.final_ln_after_pool, stand_in.proj_type,
                           stand_in.proj_bias, !stand_in.no_ln_final>;
+    static constexpr bool masks_language = stand_in.masks_language();
+    using MlmHead = std::conditional_t<masks_language, nn::MaskedLanguageHead<T, stand_in.vocabulary, width, stand_in.norm, !stand_in.no_ln_final>, nn::None>;
+
+    /// Of captions that training shows twice: as they are, to be embedded, and right behind it with tokens that are to be told.
+    struct Masked {
+        bool is_on = false;                  ///< in the last forward pass
+        C scale = 0;                         ///< what the next backward pass multiplies the cross-entropy of every token by
+        std::vector<std::size_t> counts{};   ///< tokens to be told of each caption
+        std::vector<C> losses{};             ///< the sum of their cross-entropies, after the backward pass
+        std::vector<std::size_t> rows{};     ///< where they stand
+        std::vector<Id> targets{};           ///< and what they are
+        std::vector<std::size_t> own_rows{}, own_offsets{};  ///< what is pooled, of the captions as they are
+        std::vector<Random> random{};
+        std::vector<nn::ChosenToken> chosen{};
+        std::vector<C> of_tokens{};
+        Tensor<C, Shape<dynamic, width>> own, told;
+        typename MlmHead::Saved head;
+        /// What the head adds to the table of tokens, which adds to it as well: apart, until close_share().
+        typename MlmHead::Table table;
+    };
 
     struct Workspace {
         [[no_unique_address]] typename Norm::Saved norm;
@@ -11419,6 +11621,7 @@ public:
         std::vector<Random> random;  ///< of each item: draws what the next forward pass with `keep` leaves out of it; none: nothing
         /// Groups from the front that learn nothing: what makes the blocks' input, and blocks. The backward pass ends behind them.
         std::size_t locked = 0;
+        [[no_unique_address]] std::conditional_t<masks_language, Masked, nn::None> masked;
 
         Sequences<C> sequences() const {
             return {.offsets = offsets, .positions = {}, .causal = stand_in.causal, .rotations = rotations(), .gelu = gelu};
@@ -11432,6 +11635,7 @@ public:
         Head::Norm::parameters(visit, at + "ln_final.", self.head_.norm...);
         Head::parameters(visit, at + "text_pool.", self.head_...);
         Head::Projector::parameters(visit, at + "text_projection", self.head_.projection...);
+        if constexpr (masks_language) MlmHead::parameters(visit, at + "mlm_head.", self.mlm_head_...);
     }
 
     void initialise(Random& random) {
@@ -11439,10 +11643,11 @@ public:
         table_.initialise(random, scale);
         if constexpr (OwnsBlocks) transformer_.initialise(random);
         head_.initialise(random, scale);
+        if constexpr (masks_language) mlm_head_.initialise(random, scale);
     }
 
     /// ids <N, context> to embeddings <N, Embedding>, not normalised. `keep` keeps what backward needs, and leaves out
-    /// what the config's dropouts draw.
+    /// what the config's dropouts draw; where the config masks language, backward then needs the scale of the tokens that were drawn to be told.
     void forward(Input ids, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const requires OwnsBlocks {
         forward(ids, embeddings, work, keep, transformer_);
     }
@@ -11458,6 +11663,10 @@ public:
                 for (std::size_t i = 0; keep && i < work.random.size(); ++i) drop_tokens(work.ids[i].elements(), work.random[i]);
             }
             ids = work.ids;
+        }
+        if constexpr (masks_language) {
+            work.masked.is_on = keep && !work.random.empty();
+            if (work.masked.is_on) return forward_masked(embeddings, work, blocks);
         }
         work.offsets.resize(count + 1);
         work.rows.resize(count);
@@ -11530,6 +11739,13 @@ public:
     {
         const Sequences<C> sequences = work.sequences();
         work.gradient.resize(sequences.rows());
+        if constexpr (masks_language) {
+            if (work.masked.is_on) {
+                backward_of_masked(gradient_of_embeddings, work, gradient);
+                blocks.backward(work.gradient, sequences, work.blocks, blocks_gradient);
+                return backward_of_tokens(work, gradient);
+            }
+        }
         if constexpr (Head::picks_row) {
             work.picked_gradient.resize(work.rows.size());
             head_.backward(work.blocks.picked, gradient_of_embeddings, work.picked_gradient, sequences, 0, work.head,
@@ -11541,10 +11757,14 @@ public:
                            gradient.head_);
             blocks.backward(work.gradient, sequences, work.blocks, blocks_gradient);
         }
-        if (work.locked > 0) return;
-        if constexpr (has_norm)
-            ln_embed_.backward(work.embedded, work.gradient, work.gradient, work.norm, gradient.ln_embed_, false);
-        table_.backward(work.ids, work.gradient, work.offsets, gradient.table_);
+        backward_of_tokens(work, gradient);
+    }
+
+    /// Adds what the head for masked language has for the table of tokens since the last call: so the table's sums depend on no part of a batch.
+    void close_share(Workspace& work, TextTransformer& gradient) const requires masks_language {
+        auto& sums = work.masked.table;
+        std::transform(sums.data(), sums.data() + sums.size(), gradient.table_.token_embedding.data(), gradient.table_.token_embedding.data(), std::plus<C>());
+        sums.fill(0);
     }
 
     /// Which form of GELU stands for AnyGelu.
@@ -11604,6 +11824,97 @@ private:
         }
     }
 
+    /// forward() with `keep` of work.ids, each caption of which is followed by itself with tokens that are to be told.
+    void forward_masked(Rows<C, Embedding> embeddings, Workspace& work, const Blocks& blocks) const requires masks_language {
+        Masked& masked = work.masked;
+        const std::size_t count = work.ids.extent(0);
+        for (auto* counted : {&masked.rows, &masked.own_rows, &masked.counts}) counted->clear();
+        for (auto* offsets : {&work.offsets, &masked.own_offsets}) offsets->assign(1, 0);
+        masked.targets.clear();
+        masked.random.clear();
+        // From the last one on, so that they make room for each other.
+        work.ids.resize(2 * count);
+        for (std::size_t i = count; i-- > 0;) {
+            std::copy_n(&work.ids(i, 0), context, &work.ids(2 * i + 1, 0));
+            std::copy_n(&work.ids(i, 0), context, &work.ids(2 * i, 0));
+        }
+        for (std::size_t i = 0; i < count; ++i) {
+            const std::size_t length = close_up(work.ids[2 * i].elements());
+            close_up(work.ids[2 * i + 1].elements());
+            masked.random.push_back(work.random[i]);
+            masked.random.emplace_back(Seed{masked.random.back().next()}, 0);
+            masked.chosen.clear();
+            nn::mask_tokens(work.ids[2 * i + 1].elements().first(length), stand_in.masked_language, stand_in.vocabulary, masked.random.back(), masked.chosen);
+            const std::size_t first = work.offsets.back();
+            if constexpr (Head::picks_row) {
+                masked.own_rows.push_back(first + end_of(work.ids[2 * i].elements().first(length)));
+            } else {
+                for (std::size_t j = 0; j < length; ++j) masked.own_rows.push_back(first + j);
+            }
+            masked.own_offsets.push_back(masked.own_rows.size());
+            masked.counts.push_back(masked.chosen.size());
+            for (const nn::ChosenToken& token : masked.chosen) {
+                masked.rows.push_back(first + length + token.position);
+                masked.targets.push_back(token.id);
+            }
+            work.offsets.push_back(first + length);
+            work.offsets.push_back(first + 2 * length);
+        }
+        embed(work.ids, work, blocks);
+        const Rows<const C, width> rows = blocks.forward(work.sequences(), work.blocks, true, masked.random);
+        masked.own.resize(masked.own_rows.size());
+        nn::gather_rows<C, width>(rows, masked.own_rows, masked.own);
+        head_.forward(masked.own, embeddings, own_sequences(work), 0, work.head, true);
+    }
+
+    /// work.gradient = the gradient of what leaves the blocks, of forward_masked's embeddings and of the tokens to be told.
+    void backward_of_masked(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, TextTransformer& gradient) const
+        requires(masks_language && Trainable<T>)
+    {
+        Masked& masked = work.masked;
+        work.gradient.fill(0);
+        work.picked_gradient.resize(masked.own_rows.size());
+        head_.backward(masked.own, gradient_of_embeddings, work.picked_gradient, own_sequences(work), 0, work.head, gradient.head_);
+        nn::add_to_rows<C, width>(work.picked_gradient, masked.own_rows, work.gradient);
+        masked.told.resize(masked.rows.size());
+        work.picked_gradient.resize(masked.rows.size());
+        nn::gather_rows<C, width>(work.blocks.streams.back(), masked.rows, masked.told);
+        masked.of_tokens.resize(masked.rows.size());
+        const auto learn = [&](const auto& activation) {
+            mlm_head_.learn(masked.told, masked.targets, masked.scale, table_.token_embedding, activation, work.picked_gradient, masked.of_tokens, masked.head,
+                            gradient.mlm_head_, masked.table);
+        };
+        if constexpr (std::is_same_v<std::remove_const_t<decltype(stand_in.activation)>, AnyGelu>) {
+            learn(work.gelu);
+        } else {
+            learn(stand_in.activation);
+        }
+        nn::add_to_rows<C, width>(work.picked_gradient, masked.rows, work.gradient);
+        masked.losses.clear();
+        std::size_t first = 0;
+        for (const std::size_t count : masked.counts) {
+            C sum = 0;
+            for (std::size_t i = first; i < first + count; ++i) sum += masked.of_tokens[i];
+            masked.losses.push_back(sum);
+            first += count;
+        }
+    }
+
+    /// The captions as they are, by what is pooled of them.
+    Sequences<C> own_sequences(const Workspace& work) const requires masks_language {
+        Sequences<C> sequences = work.sequences();
+        sequences.offsets = work.masked.own_offsets;
+        return sequences;
+    }
+
+    /// The gradients of what makes the blocks' input, given work.gradient.
+    void backward_of_tokens(Workspace& work, TextTransformer& gradient) const requires Trainable<T> {
+        if (work.locked > 0) return;
+        if constexpr (has_norm)
+            ln_embed_.backward(work.embedded, work.gradient, work.gradient, work.norm, gradient.ln_embed_, false);
+        table_.backward(work.ids, work.gradient, work.offsets, gradient.table_);
+    }
+
     /// Takes the padding out of a caption: its tokens close up, and it stands behind them. Returns how many they are.
     static std::size_t close_up(std::span<Id> ids) {
         const auto end = std::remove(ids.begin(), ids.end(), Id{stand_in.pad_id});
@@ -11654,6 +11965,7 @@ private:
     [[no_unique_address]] Norm ln_embed_;
     [[no_unique_address]] std::conditional_t<OwnsBlocks, Blocks, nn::None> transformer_ = own_blocks();
     Head head_;
+    [[no_unique_address]] MlmHead mlm_head_;
     kernels::Activation gelu_ = kernels::Activation::gelu;
 
     static_assert(sizeof(detail::rules_of<config, Embedding>(0)) > 0);
@@ -12224,6 +12536,7 @@ public:
         std::vector<Clip> sums{};                ///< of shares, beside the gradient itself
         std::vector<Clip> of_texts{};            ///< where towers share blocks: what a share's captions give them
         SumRoom<C> room{};                       ///< for sums over ranks
+        Tensor<C, Shape<dynamic>> told{};        ///< of each caption, where language is masked: tokens to be told, then the sum of their cross-entropies
     };
 
     /// Zero weights and unit gains: what gradients and moments start as, and a checkpoint is loaded into.
@@ -12406,6 +12719,7 @@ public:
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
         static_assert(sizeof(detail::loss_rules<std::remove_cvref_t<L>, Call, config.logit_bias>()) > 0);
         static_assert(sizeof(detail::SeeingLossRules<detail::may_see<L>>) > 0);
+        static_assert(sizeof(detail::PairlessRules<embeds_pairs<std::remove_cvref_t<L>> || masks_language>) > 0);
         if constexpr (trains && Call::fits && detail::may_see<L>) {
             struct Batch {
                 typename Vision::Input images;
@@ -12441,6 +12755,7 @@ public:
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
         static_assert(sizeof(detail::loss_rules<std::remove_cvref_t<L>, Call, config.logit_bias>()) > 0);
         static_assert(sizeof(detail::SeeingLossRules<detail::may_see<L>>) > 0);
+        static_assert(sizeof(detail::PairlessRules<embeds_pairs<std::remove_cvref_t<L>> || masks_language>) > 0);
         if (normalises_batches && work.ranks != nullptr && work.ranks->size() > 1)
             throw Error("Clip::loss_and_gradient", "one rank, since this model normalises batches as a whole", std::to_string(work.ranks->size()));
         if (normalises_batches && part > 0 && part < count)
@@ -12459,6 +12774,7 @@ public:
 
 private:
     static constexpr bool is_shared = detail::TowerTypes<T, config>::shared;
+    static constexpr bool masks_language = detail::MasksLanguage<Text>;
 
     auto patch_embeddings_of(ImageInput images, PatchFeatures features) const {
         Tensor<C, Shape<dynamic, Vision::patches, embedding>> embeddings(images.extent(0));
@@ -12618,12 +12934,19 @@ private:
         std::size_t digits_ = 1;
     };
 
+    /// The sum of work.told, of which each rank has what it computed.
+    static C sum_of_told(Workspace& work, bool has_ranks) {
+        if (has_ranks) gather<C>(*work.ranks, work.told.elements());
+        return std::accumulate(work.told.elements().begin(), work.told.elements().end(), C{0});
+    }
+
     /// One step over pairs(first, last), `part` pairs at a time. A part whose activations are still there is not computed again.
     template <class Pairs, class L>
     C forward_and_backward(std::size_t count, std::size_t part, const Pairs& pairs, L& loss, Clip& gradient, Workspace& work) const {
         const BatchParts parts{count, part, work.shares, work.ranks};
         parts.check("Clip::loss_and_gradient");
-        if (is_shared && work.lock_image != work.lock_text)
+        const bool lock_image = work.lock_image || !embeds_pairs<L>;
+        if (is_shared && lock_image != work.lock_text)
             throw Error("Clip::loss_and_gradient", "both towers locked or none, since they share their blocks", "one of them");
         if (work.recompute != Recompute::nothing && !recomputes_image && !recomputes_text)
             throw Error("Clip::loss_and_gradient", "a tower of transformer blocks, which Recompute is about", "none");
@@ -12632,6 +12955,8 @@ private:
         const bool has_ranks = parts.ranks_count() > 1;
         work.image_embeddings.resize(count);
         work.text_embeddings.resize(count);
+        if constexpr (!embeds_pairs<L>) work.image_embeddings.fill(1);
+        if constexpr (masks_language) work.told.resize(count);
         // Locked towers embed once.
         const auto forward = [&](std::size_t number, bool with_locked) {
             const std::size_t first = number * part, last = std::min(first + part, count);
@@ -12645,16 +12970,26 @@ private:
             if constexpr (sees_batch<L>) {
                 if (with_locked) detail::for_each_seeing(loss, [&](auto& seeing) { seeing.see(first, count, batch.images, batch.ids); });
             }
-            if (with_locked || !work.lock_image)
-                visual_.forward(batch.images, work.image_embeddings.view().slice(first, last), work.vision, !work.lock_image);
+            if (embeds_pairs<L> && (with_locked || !lock_image))
+                visual_.forward(batch.images, work.image_embeddings.view().slice(first, last), work.vision, !lock_image);
             if (with_locked || !work.lock_text)
                 text_forward(batch.ids, work.text_embeddings.view().slice(first, last), work.text, !work.lock_text);
+            if constexpr (masks_language) {
+                if (with_locked && !work.lock_text) std::ranges::copy(work.text.masked.counts, work.told.data() + first);
+            }
         };
         const std::size_t own = parts.own_parts();
         for (std::size_t i = 0; i < own; ++i) forward(parts.part_at(i), true);
         if (has_ranks) {
             gather<C>(*work.ranks, work.image_embeddings.elements());
             gather<C>(*work.ranks, work.text_embeddings.elements());
+        }
+        if constexpr (masks_language) {
+            if (!work.lock_text) {
+                // The mean is over the tokens of the whole batch.
+                const C tokens = sum_of_told(work, has_ranks);
+                work.text.masked.scale = tokens > 0 ? static_cast<C>(config.text.masked_language.weight) / tokens : C{0};
+            }
         }
         if constexpr (sees_batch<L>) detail::for_each_seeing(loss, [&](auto& seeing) { seeing.seen(has_ranks ? work.ranks : nullptr); });
         normalize_embeddings(work.image_embeddings, work.image_lengths);
@@ -12687,15 +13022,19 @@ private:
                 const std::size_t number = parts.part_at(own - 1 + i);
                 if (i > 0) forward(number, false);
                 const bool ends_share = (i + 1) % parts.share() == 0, is_last = i + 1 == own;
-                if (!work.lock_image) visual_.backward(rows_of(of_images, number, images), work.vision, sums.under_way().visual_);
+                if (!lock_image) visual_.backward(rows_of(of_images, number, images), work.vision, sums.under_way().visual_);
                 // Shared blocks are the image tower's, and wait for the text tower's share in them.
-                if (ends_share && !is_shared && !work.lock_image) {
+                if (ends_share && !is_shared && !lock_image) {
                     sums.close(&GradientTensors::image);
                     if (is_last && has_ranks) exchanged = std::async(std::launch::async, exchange, &GradientTensors::image);
                 }
                 if (!work.lock_text) text_backward(rows_of(of_texts, number, texts), work.text, sums.under_way(), is_shared ? work.of_texts[0] : gradient);
+                if constexpr (masks_language) {
+                    if (!work.lock_text) std::ranges::copy(work.text.masked.losses, work.told.data() + number * part);
+                    if (!work.lock_text && ends_share) text_.close_share(work.text, sums.under_way().text_);
+                }
                 if (!ends_share) continue;
-                if (is_shared && !work.lock_image) {
+                if (is_shared && !lock_image) {
                     detail::add_tensors<C>(GradientTensors(sums.under_way()).image, GradientTensors(work.of_texts[0]).image);
                     if (!is_last) zero_parameters(work.of_texts[0]);
                     sums.close(&GradientTensors::image);
@@ -12704,8 +13043,11 @@ private:
                 if (!is_last) sums.next();
                 if (!is_last || !has_ranks) continue;
                 if (exchanged.valid()) exchanged.get();
-                if (is_shared && !work.lock_image) exchange(&GradientTensors::image);
+                if (is_shared && !lock_image) exchange(&GradientTensors::image);
                 if (!work.lock_text) exchange(&GradientTensors::text);
+            }
+            if constexpr (masks_language) {
+                if (!work.lock_text) return result.value + work.text.masked.scale * sum_of_told(work, has_ranks);
             }
             return result.value;
         };
@@ -15221,6 +15563,11 @@ template <class N, class A, class M, class F, class P>
     fields.add("token_types", config.token_types, usual.token_types);
     fields.add("ln_embed", config.ln_embed, usual.ln_embed);
     fields.add("no_ln_final", config.no_ln_final, usual.no_ln_final);
+    if (config.masked_language != usual.masked_language) {
+        const MaskedLanguage& choice = config.masked_language;
+        fields.put("masked_language", "{.share = " + detail::number_text(choice.share, 6) + ", .mask = " + std::to_string(choice.mask) +
+                                          ", .weight = " + detail::number_text(choice.weight, 6) + "}");
+    }
     detail::write_part_fields(fields, config, usual);
     return "td::TextConfig{" + fields.text() + "}";
 }
@@ -15285,6 +15632,9 @@ template <class Vision, class Text>
         lines.push_back({"token_embedding, positions", shape(text.context, text.width), text.token_cost()});
         blocks("", text, text.context, !config.shared);
         lines.push_back({detail::part_name("ln_final, pooling", text.pooling), vector(text.width), text.head_cost()});
+        if constexpr (requires { text.masked_language_cost(); }) {
+            if (text.masks_language()) lines.push_back({"mlm_head", vector(text.vocabulary), text.masked_language_cost()});
+        }
     } else {
         lines.push_back({detail::part_name("text", text), "", text.cost()});
     }
@@ -19154,7 +19504,7 @@ struct LayerGroups {
     std::string_view blocks;         ///< how the names of the blocks' parameters begin, up to a block's number
     std::size_t first = 0, count = 0;  ///< the first block's number, and how many there are
     std::string_view norm;           ///< behind the last block
-    std::array<std::string_view, 2> head{};  ///< how the names of what follows begin
+    std::array<std::string_view, 3> head{};  ///< how the names of what follows begin
     bool has_head = true;
 
     constexpr std::size_t size() const { return count + (has_head ? 2 : 1); }
@@ -19233,7 +19583,7 @@ constexpr LayerGroups text_layer_groups(const Config& config) {
     return {.blocks = "transformer.resblocks.",
             .count = config.text.layers,
             .norm = "ln_final",
-            .head = {"text_projection", "text_pool"},
+            .head = {"text_projection", "text_pool", "mlm_head"},
             .has_head = detail::has_head(config.text)};
 }
 
@@ -19638,6 +19988,9 @@ struct Epoch {
     Seed seed{};
 };
 
+/// `rest`, and 0 for what only a loss of pairs has gradients for.
+RateFactor without_pairs(RateFactor rest);
+
 template <class Data>
 concept DrawsEpochs = requires(const Data& data) {
     { data.epoch_size() } -> std::convertible_to<std::size_t>;
@@ -19760,6 +20113,7 @@ class Trainer {
     static_assert(sizeof(detail::OptimizerRules<Optimizer, detail::HasRate<Optimizer>, has_update>) > 0);
     static_assert(sizeof(detail::ScheduleRules<Schedule, detail::GivesFactors<Schedule>>) > 0);
     static_assert(sizeof(detail::loss_rules<L, Call, Model::architecture.logit_bias>()) > 0);
+    static_assert(sizeof(detail::PairlessRules<embeds_pairs<L> || detail::MasksLanguage<typename Model::Text>>) > 0);
 
 public:
     using Hook = std::function<void(const Model&, const RunState&)>;
@@ -19997,13 +20351,14 @@ private:
     template <PairSource Data>
     RunState run(const Data& data) {
         factor_ = options_.whole_rate_factor();
+        if constexpr (!embeds_pairs<L>) factor_ = detail::without_pairs(std::move(factor_));
         check(detail::epoch_size(data));
         parts_ = options_.parts();
         if (!options_.is_first_rank()) options_.log = nullptr;
         if constexpr (Model::recomputes_image) work_.vision.locked = 0;
         if constexpr (Model::recomputes_text) work_.text.locked = 0;
         if (factor_) factors_ = take_factors();
-        work_.lock_image = options_.lock_image;
+        work_.lock_image = options_.lock_image || !embeds_pairs<L>;
         work_.lock_text = options_.lock_text;
         work_.recompute = options_.recompute;
         work_.shares = parts_.shares;
@@ -37436,6 +37791,7 @@ TANDEM_INLINE Source Naming::operator()(const std::string& name) const {
 TANDEM_INLINE bool Naming::is_ignored(std::string_view name) const {
     return name.ends_with("position_ids") || name.ends_with("token_type_ids") || name.ends_with("attn_mask") ||
            name.ends_with("num_batches_tracked") || (bert_ && name.starts_with(*bert_ + "pooler.")) ||
+           name.starts_with("mlm_head.") ||  // through which no embedding goes
            name == "input_resolution" || name == "context_length" || name == "vocab_size";
 }
 
@@ -42769,6 +43125,15 @@ TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::vector<std::size_t> draws, Se
     Random shuffler(run, epoch);
     shuffle(order, shuffler);
     seed = Seed{shuffler.state()};
+}
+
+TANDEM_INLINE RateFactor without_pairs(RateFactor rest) {
+    return [rest = std::move(rest)](std::string_view name) {
+        const bool is_of_pairs = std::ranges::any_of(std::array<std::string_view, 5>{"visual.", "logit_", "text_projection", "text_pool", "ln_final"},
+                                                     [&](std::string_view part) { return name.starts_with(part); });
+        if (is_of_pairs) return 0.0;
+        return rest ? rest(name) : 1.0;
+    };
 }
 
 }  // namespace detail

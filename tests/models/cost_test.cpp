@@ -142,6 +142,13 @@ inline constexpr td::ClipConfig parallel{
     .text = td::TextConfig{.vocabulary = 4096, .context = 32, .width = 192, .layers = 4, .heads = 3, .parallel = true},
     .embedding = 128};
 
+/// Training has every caption twice.
+inline constexpr td::ClipConfig masked{
+    .vision = plain.vision,
+    .text = td::TextConfig{.vocabulary = 4096, .context = 32, .width = 192, .layers = 4, .heads = 3, .causal = false, .pad_id = 0,
+                           .masked_language = {.share = 0.15, .mask = 2}},
+    .embedding = 128};
+
 inline constexpr td::ClipConfig residual{td::ResNetConfig{.image = 160, .layers = {2, 1, 3, 1}, .width = 32}, plain.text, 64};
 inline constexpr td::ClipConfig scaled{
     td::EfficientNetConfig{.image = 161, .width_coefficient = 0.5, .depth_coefficient = 0.6}, plain.text, 160};
@@ -151,6 +158,8 @@ inline constexpr td::ClipConfig scaled{
 TEST_CASE("the cost of a plain model") { check<plain>(); }
 TEST_CASE("the cost of a modern model") { check<modern>(); }
 TEST_CASE("the cost of post-norm and parallel blocks") { check<parallel>(); }
+
+TEST_CASE("the memory of masked language") { check_memory<masked>(); }
 
 TEST_CASE("the memory of convolutional towers") {
     check_memory<residual>();

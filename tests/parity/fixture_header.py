@@ -41,6 +41,8 @@ def reference_field(key, value):
         value = str(value).lower()
     elif isinstance(value, str):
         value = f"tandem::{value}{{}}"
+    elif isinstance(value, dict):
+        value = "{" + ", ".join(f".{name} = {number}" for name, number in value.items()) + "}"
     elif key == "image":
         value = size_text(value)
     return f".{key} = {value}"
@@ -54,7 +56,7 @@ def towers(config):
     """The initialisers of both towers' configs."""
     vision, text = config["vision_cfg"], config["text_cfg"]
     if config["library"] == "torch":
-        return tuple(", ".join(reference_field(*item) for item in tower.items()) for tower in (vision, text))
+        return tuple(", ".join(reference_field(key, value) for key, value in tower.items() if value is not None) for tower in (vision, text))
     activation = f"tandem::{ACTIVATIONS[config['activation']]}{{}}"
 
     def options(tower, *keys):

@@ -531,9 +531,10 @@ def draw_inputs(config, generator):
     lengths = torch.randint(2, context + 1, (batch,), generator=generator)
     lengths[0], lengths[1] = context, 2
     tokens = torch.zeros(batch, context, dtype=torch.int64)
+    lowest = 1 if text.get("pad_id") == 0 else 0
     for row, length in zip(tokens, lengths.tolist()):
         row[0], row[length - 1] = vocabulary - 2, vocabulary - 1
-        row[1 : length - 1] = torch.randint(0, vocabulary - 2, (length - 2,), generator=generator)
+        row[1 : length - 1] = torch.randint(lowest, vocabulary - 2, (length - 2,), generator=generator)
     return image, tokens
 
 

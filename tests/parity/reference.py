@@ -21,7 +21,8 @@ TEXT = {
     "vocabulary": 49408, "context": 77, "width": 512, "layers": 12, "heads": 8, "head_width": 0, "kv_heads": 0,
     "mlp_ratio": 4.0, "causal": True, "pos_embed_type": "learnable", "final_ln_after_pool": False,
     "norm_position": "pre", "parallel": False, "qk_norm": False, "ls_init_value": 0.0, "token_dropout": 0.0,
-    "drop_path_rate": 0.0, "norm": "LayerNorm", "activation": "Gelu", "mlp": "Mlp", "pooling": "Eot",
+    "drop_path_rate": 0.0, "pad_id": -1, "masked_language": None, "norm": "LayerNorm", "activation": "Gelu", "mlp": "Mlp",
+    "pooling": "Eot",
 }  # fmt: skip
 
 ACTIVATIONS = {
@@ -96,7 +97,7 @@ class Attention(nn.Module):
         self.ln_k = norm(cfg, self.head_width) if cfg["qk_norm"] else nn.Identity()
         self.out_proj = nn.Linear(self.heads * self.head_width, cfg["width"])
 
-    def forward(self, x, causal, angles):
+    def forward(self, x, causal, angles, seen):
         n, tokens, _ = x.shape
         parts = [self.heads * self.head_width, self.kv_heads * self.head_width, self.kv_heads * self.head_width]
         split = F.linear(x, self.in_proj_weight, self.in_proj_bias).split(parts, -1)
@@ -104,7 +105,7 @@ class Attention(nn.Module):
         q, k = self.ln_q(q), self.ln_k(k)
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=causal, enable_gqa=self.kv_heads != self.heads)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=causal, enable_gqa=self.kv_heads != self.heads)
         return self.out_proj(mixed.transpose(1, 2).flatten(2))
 
 
@@ -157,9 +158,9 @@ class Block(nn.Module):
         self.ln_mlp = norm(cfg, width) if sandwich else nn.Identity()
         self.ls_2 = LayerScale(width, scale) if scale else nn.Identity()
 
-    def forward(self, x, causal, angles, drop):
+    def forward(self, x, causal, angles, seen, drop):
         def mix(y):
-            return drop[0] * self.ls_1(self.ln_attn(self.attn(y, causal, angles)))
+            return drop[0] * self.ls_1(self.ln_attn(self.attn(y, causal, angles, seen)))
 
         def feed(y):
             return drop[1] * self.ls_2(self.ln_mlp(self.mlp(y)))
@@ -179,15 +180,16 @@ class Transformer(nn.Module):
         super().__init__()
         self.resblocks = nn.ModuleList(Block(cfg) for _ in range(cfg["layers"]))
 
-    def forward(self, x, causal, angles, rate, randoms):
-        """randoms: where stochastic depth draws from in training, one for each sequence; None: nothing is dropped."""
+    def forward(self, x, causal, angles, rate, randoms, seen=None):
+        """randoms: where stochastic depth draws from in training, one for each sequence; None: nothing is dropped. seen
+        [sequence, 1, 1, token]: which tokens are no padding; None: all."""
         for i, block in enumerate(self.resblocks):
             share = rate * i / (len(self.resblocks) - 1) if len(self.resblocks) > 1 else 0
             drop = (1.0, 1.0)
             if randoms is not None and share > 0:
                 kept = [[0.0 if random.uniform() < share else 1 / (1 - share) for random in randoms] for _ in range(2)]
                 drop = [torch.tensor(factors, dtype=x.dtype)[:, None, None] for factors in kept]
-            x = block(x, causal, angles, drop)
+            x = block(x, causal, angles, seen, drop)
         return x
 
 
@@ -312,6 +314,30 @@ class Vision(nn.Module):
         return x @ self.proj
 
 
+class MaskedLanguageHead(nn.Module):
+    """transformers/models/bert/modeling_bert.py, BertLMPredictionHead, whose decoder is the table of tokens, behind a norm."""
+
+    def __init__(self, cfg):
+        super().__init__()
+        self.activation, width = ACTIVATIONS[cfg["activation"]], cfg["width"]
+        self.ln_in, self.dense, self.norm = norm(cfg, width), nn.Linear(width, width), norm(cfg, width)
+        self.bias = nn.Parameter(torch.zeros(cfg["vocabulary"]))
+
+    def forward(self, x, table):
+        return F.linear(self.norm(self.activation(self.dense(self.ln_in(x)))), table, self.bias)
+
+    def check(self, x, table):
+        """Raises unless transformers' own class has the same logits."""
+        from transformers.models.bert.modeling_bert import BertConfig, BertLMPredictionHead
+
+        sizes = {"hidden_size": x.shape[-1], "vocab_size": len(table), "layer_norm_eps": self.norm.eps}
+        theirs = BertLMPredictionHead(BertConfig(hidden_act="gelu", **sizes)).to(x.dtype)
+        theirs.load_state_dict({"transform.dense.weight": self.dense.weight, "transform.dense.bias": self.dense.bias,
+                                "transform.LayerNorm.weight": self.norm.weight, "transform.LayerNorm.bias": self.norm.bias,
+                                "decoder.weight": table, "decoder.bias": self.bias, "bias": self.bias})  # fmt: skip
+        torch.testing.assert_close(self.forward(x, table), theirs(self.ln_in(x)))
+
+
 class Reference(nn.Module):
     """The whole model; text parameters stand at the top level, as open_clip has them."""
 
@@ -331,11 +357,18 @@ class Reference(nn.Module):
         if cfg["pooling"] == "AttentionPool":
             self.text_pool = AttentionPool(cfg)
         self.text_projection = nn.Parameter(torch.randn(width, config["embed_dim"]) * width**-0.5)
+        if cfg["masked_language"]:
+            self.mlm_head = MaskedLanguageHead(cfg)
 
     def encode_text(self, tokens, randoms):
+        """The embeddings, and what masked language adds to the loss."""
         cfg = self.cfg
         if randoms is not None and cfg["token_dropout"]:
             tokens = torch.tensor([self.drop(row.tolist(), random) for row, random in zip(tokens, randoms)])
+        seen, labels = (tokens != cfg["pad_id"])[:, None, None, :] if cfg["pad_id"] >= 0 else None, None
+        if randoms is not None and cfg["masked_language"]:
+            tokens, randoms, labels = self.mask(tokens, randoms)
+            seen = seen.repeat_interleave(2, 0)
         x = self.token_embedding(tokens)
         angles = None
         if cfg["pos_embed_type"] == "learnable":
@@ -345,7 +378,18 @@ class Reference(nn.Module):
             place = torch.arange(cfg["context"], dtype=torch.float64)
             angles = (place[:, None] * bands(half)).to(x.dtype)
         blocks = self.visual.transformer if self.config["shared"] else self.transformer
-        x = blocks(x, cfg["causal"], angles, cfg["drop_path_rate"], randoms)
+        x = blocks(x, cfg["causal"], angles, cfg["drop_path_rate"], randoms, seen)
+        masked_loss = 0.0
+        if labels is not None:
+            told = x[labels >= 0]
+            self.mlm_head.check(told.detach(), self.token_embedding.weight)
+            logits = self.mlm_head(told, self.token_embedding.weight)
+            masked_loss = cfg["masked_language"]["weight"] * F.cross_entropy(logits, labels[labels >= 0])
+            x, tokens = x[0::2], tokens[0::2]
+        return self.pooled(x, tokens), masked_loss
+
+    def pooled(self, x, tokens):
+        cfg = self.cfg
         end = tokens.argmax(-1)
         if cfg["pooling"] in ("Eot", "Last"):
             row = end if cfg["pooling"] == "Eot" else torch.full_like(end, cfg["context"] - 1)
@@ -353,9 +397,30 @@ class Reference(nn.Module):
         pool = self.text_pool if cfg["pooling"] == "AttentionPool" else lambda y: y.mean(1)
         pooled = []
         for states, last in zip(x, end.tolist()):
-            rows = states[None, : last + 1] if cfg["causal"] else states[None]
+            rows = states[None, : last + 1] if cfg["causal"] or cfg["pad_id"] >= 0 else states[None]
             pooled.append(self.ln_final(pool(rows)) if cfg["final_ln_after_pool"] else pool(self.ln_final(rows)))
         return torch.cat(pooled) @ self.text_projection
+
+    def mask(self, tokens, randoms):
+        """Every caption, and behind it the same with tokens to be told; where those draw on from; what is to be told, and -100
+        elsewhere, as transformers' DataCollatorForLanguageModeling has it."""
+        cfg, choice = self.cfg, self.cfg["masked_language"]
+        captions, rest, labels = [], [], []
+        for ids, random in zip(tokens.tolist(), randoms):
+            twin = Random(random.next(), 0)
+            changed, label = list(ids), [-100] * len(ids)
+            for i in range(1, ids.index(max(ids))):
+                if twin.uniform() >= choice["share"]:
+                    continue
+                label[i], fate = ids[i], twin.uniform()
+                if fate < 0.8:
+                    changed[i] = choice["mask"]
+                elif fate < 0.9:
+                    changed[i] = twin.below(cfg["vocabulary"])
+            captions += [ids, changed]
+            rest += [random, twin]
+            labels += [[-100] * len(ids), label]
+        return torch.tensor(captions), rest, torch.tensor(labels)
 
     def drop(self, ids, random):
         end = ids.index(max(ids))
@@ -380,16 +445,16 @@ class Torch:
         self.config = config
 
     def embed(self, image, tokens, randoms):
-        return (F.normalize(self.model.visual(image, randoms[0]), dim=-1),
-                F.normalize(self.model.encode_text(tokens, randoms[1]), dim=-1))  # fmt: skip
+        captions, masked_loss = self.model.encode_text(tokens, randoms[1])
+        return F.normalize(self.model.visual(image, randoms[0]), dim=-1), F.normalize(captions, dim=-1), masked_loss
 
     def __call__(self, image, tokens):
         from open_clip.loss import ClipLoss
 
-        plain = self.embed(image, tokens, (None, None))
+        plain = self.embed(image, tokens, (None, None))[:2]
         seeds = [Random(0, tower).next() for tower in range(2)]
-        trained = self.embed(image, tokens, [[Random(seed, i) for i in range(len(image))] for seed in seeds])
-        return *plain, ClipLoss()(*trained, logit_scale=self.model.logit_scale.exp())
+        *trained, masked_loss = self.embed(image, tokens, [[Random(seed, i) for i in range(len(image))] for seed in seeds])
+        return *plain, ClipLoss()(*trained, logit_scale=self.model.logit_scale.exp()) + masked_loss
 
     def key_bias_rows(self, key, parameter):
         """A key bias that is normed or rotated has a gradient."""

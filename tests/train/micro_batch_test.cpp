@@ -52,6 +52,13 @@ inline constexpr td::ClipConfig shared{
     .embedding = 8,
     .shared = true};
 
+/// Two sums go into the table of tokens: of what is read, and of what is told.
+inline constexpr td::ClipConfig masked{
+    .vision = td::VitConfig{.image = 8, .patch = 4, .width = 16, .layers = 1, .heads = 2},
+    .text = td::TextConfig{.vocabulary = 16, .context = 6, .width = 16, .layers = 2, .heads = 2, .causal = false, .token_dropout = 0.2, .drop_path_rate = 0.3,
+                           .pad_id = 0, .masked_language = {.share = 0.4, .mask = 1}, .pooling = td::Average{}},
+    .embedding = 8};
+
 template <class Model>
 struct Batch {
     td::Tensor<typename Model::C, typename Model::Vision::Input::shape> images;
@@ -115,6 +122,8 @@ TEST_CASE("a batch in parts has the gradients of the whole batch, to the bit") {
     check_parts<td::Clip<plain>>(td::tiled(td::SigmoidLoss{}, 3));
     check_parts<td::Clip<pooled>>(td::InfoNce{});
     check_parts<td::Clip<shared>>(td::InfoNce{});
+    check_parts<td::Clip<masked>>(td::InfoNce{});
+    check_parts<td::Clip<masked, double>>(td::NoPairs{});
 }
 
 TEST_CASE("with dropouts, the gradient in parts is that of the loss in parts: both passes draw the same") {

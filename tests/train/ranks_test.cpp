@@ -38,6 +38,13 @@ inline constexpr td::ClipConfig shared{
     .embedding = 8,
     .shared = true};
 
+/// What is to be told is counted, and what telling it costs is summed, over all of a batch.
+inline constexpr td::ClipConfig masked{
+    .vision = td::VitConfig{.image = 8, .patch = 4, .width = 16, .layers = 1, .heads = 2},
+    .text = td::TextConfig{.vocabulary = 16, .context = 4, .width = 16, .layers = 1, .heads = 2, .causal = false, .pad_id = 14,
+                           .masked_language = {.share = 0.5, .mask = 13}},
+    .embedding = 8};
+
 /// The weights that a run of so many ranks ends with; each rank's are compared.
 template <auto config, class L = td::InfoNce>
 std::vector<float> weights_of_run(std::size_t ranks, td::TrainerOptions options, L loss = {}) {
@@ -146,6 +153,12 @@ TEST_CASE("one, two and four ranks end in the same bits", "[same]") {
     CHECK(weights_of_run<shared>(4, options) == whole);
     options.shares = 8;
     CHECK(weights_of_run<shared>(1, options) == weights_of_run<shared>(4, options));
+    options.micro_batch = 1;
+    const std::vector<float> told = weights_of_run<masked>(1, options);
+    CHECK(weights_of_run<masked>(2, options) == told);
+    CHECK(weights_of_run<masked>(4, options) == told);
+    CHECK(weights_of_run<masked>(4, options, td::NoPairs{}) == weights_of_run<masked>(1, options, td::NoPairs{}));
+    options.micro_batch = 0;
     // Locked towers exchange nothing, and stay.
     options.lock_image = true;
     CHECK(weights_of_run<toy::config>(2, options) == weights_of_run<toy::config>(1, options));

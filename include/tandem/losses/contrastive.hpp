@@ -55,6 +55,15 @@ requires requires {
 }
 inline constexpr bool sees_batch<L> = L::sees_batch;
 
+/// Whether a loss is of pairs; one that is not says so by a static member of this name, and no image is embedded for it.
+template <class L>
+inline constexpr bool embeds_pairs = true;
+template <class L>
+requires requires {
+    L::embeds_pairs;
+}
+inline constexpr bool embeds_pairs<L> = L::embeds_pairs;
+
 namespace detail {
 
 /// visit(part) for a loss that sees batches, or those that it is made of.
@@ -94,6 +103,13 @@ struct SigmoidLoss : LossNode {
         const double count = static_cast<double>(image.extents()[0]);
         return (sum(softplus(logits)) - sum(diagonal(logits))) * (1.0 / count);
     }
+};
+
+/// No loss of pairs: a text tower learns its MaskedLanguage alone. The image tower stays, and so does what makes embeddings of captions.
+struct NoPairs : LossNode {
+    static constexpr bool embeds_pairs = false;
+
+    auto operator()(const auto&, const auto&, const auto& scale) const { return 0.0 * scale; }
 };
 
 /// What smooths the labels of a loss, as a term beside it: InfoNce{} + 0.1 * LabelSmoothing{} is InfoNCE in which a label is 1 − 0.1 for the match and

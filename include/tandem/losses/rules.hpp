@@ -70,6 +70,12 @@ struct SeeingLossRules {
     static_assert(may_change, "tandem: a loss that sees its batches keeps what it has seen: it cannot be const");
 };
 
+/// Of a loss that is not of pairs.
+template <bool learns>
+struct PairlessRules {
+    static_assert(learns, "tandem: the loss NoPairs is for a model whose TextConfig has a masked_language, and this one has none");
+};
+
 /// Of a model that is to train.
 template <bool trains>
 struct TrainingRules {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstddef>
 #include <future>
+#include <numeric>
 #include <span>
 #include <string>
 #include <type_traits>
@@ -131,6 +132,7 @@ public:
         std::vector<Clip> sums{};                ///< of shares, beside the gradient itself
         std::vector<Clip> of_texts{};            ///< where towers share blocks: what a share's captions give them
         SumRoom<C> room{};                       ///< for sums over ranks
+        Tensor<C, Shape<dynamic>> told{};        ///< of each caption, where language is masked: tokens to be told, then the sum of their cross-entropies
     };
 
     /// Zero weights and unit gains: what gradients and moments start as, and a checkpoint is loaded into.
@@ -313,6 +315,7 @@ public:
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
         static_assert(sizeof(detail::loss_rules<std::remove_cvref_t<L>, Call, config.logit_bias>()) > 0);
         static_assert(sizeof(detail::SeeingLossRules<detail::may_see<L>>) > 0);
+        static_assert(sizeof(detail::PairlessRules<embeds_pairs<std::remove_cvref_t<L>> || masks_language>) > 0);
         if constexpr (trains && Call::fits && detail::may_see<L>) {
             struct Batch {
                 typename Vision::Input images;
@@ -348,6 +351,7 @@ public:
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
         static_assert(sizeof(detail::loss_rules<std::remove_cvref_t<L>, Call, config.logit_bias>()) > 0);
         static_assert(sizeof(detail::SeeingLossRules<detail::may_see<L>>) > 0);
+        static_assert(sizeof(detail::PairlessRules<embeds_pairs<std::remove_cvref_t<L>> || masks_language>) > 0);
         if (normalises_batches && work.ranks != nullptr && work.ranks->size() > 1)
             throw Error("Clip::loss_and_gradient", "one rank, since this model normalises batches as a whole", std::to_string(work.ranks->size()));
         if (normalises_batches && part > 0 && part < count)
@@ -366,6 +370,7 @@ public:
 
 private:
     static constexpr bool is_shared = detail::TowerTypes<T, config>::shared;
+    static constexpr bool masks_language = detail::MasksLanguage<Text>;
 
     auto patch_embeddings_of(ImageInput images, PatchFeatures features) const {
         Tensor<C, Shape<dynamic, Vision::patches, embedding>> embeddings(images.extent(0));
@@ -525,12 +530,19 @@ private:
         std::size_t digits_ = 1;
     };
 
+    /// The sum of work.told, of which each rank has what it computed.
+    static C sum_of_told(Workspace& work, bool has_ranks) {
+        if (has_ranks) gather<C>(*work.ranks, work.told.elements());
+        return std::accumulate(work.told.elements().begin(), work.told.elements().end(), C{0});
+    }
+
     /// One step over pairs(first, last), `part` pairs at a time. A part whose activations are still there is not computed again.
     template <class Pairs, class L>
     C forward_and_backward(std::size_t count, std::size_t part, const Pairs& pairs, L& loss, Clip& gradient, Workspace& work) const {
         const BatchParts parts{count, part, work.shares, work.ranks};
         parts.check("Clip::loss_and_gradient");
-        if (is_shared && work.lock_image != work.lock_text)
+        const bool lock_image = work.lock_image || !embeds_pairs<L>;
+        if (is_shared && lock_image != work.lock_text)
             throw Error("Clip::loss_and_gradient", "both towers locked or none, since they share their blocks", "one of them");
         if (work.recompute != Recompute::nothing && !recomputes_image && !recomputes_text)
             throw Error("Clip::loss_and_gradient", "a tower of transformer blocks, which Recompute is about", "none");
@@ -539,6 +551,8 @@ private:
         const bool has_ranks = parts.ranks_count() > 1;
         work.image_embeddings.resize(count);
         work.text_embeddings.resize(count);
+        if constexpr (!embeds_pairs<L>) work.image_embeddings.fill(1);
+        if constexpr (masks_language) work.told.resize(count);
         // Locked towers embed once.
         const auto forward = [&](std::size_t number, bool with_locked) {
             const std::size_t first = number * part, last = std::min(first + part, count);
@@ -552,16 +566,26 @@ private:
             if constexpr (sees_batch<L>) {
                 if (with_locked) detail::for_each_seeing(loss, [&](auto& seeing) { seeing.see(first, count, batch.images, batch.ids); });
             }
-            if (with_locked || !work.lock_image)
-                visual_.forward(batch.images, work.image_embeddings.view().slice(first, last), work.vision, !work.lock_image);
+            if (embeds_pairs<L> && (with_locked || !lock_image))
+                visual_.forward(batch.images, work.image_embeddings.view().slice(first, last), work.vision, !lock_image);
             if (with_locked || !work.lock_text)
                 text_forward(batch.ids, work.text_embeddings.view().slice(first, last), work.text, !work.lock_text);
+            if constexpr (masks_language) {
+                if (with_locked && !work.lock_text) std::ranges::copy(work.text.masked.counts, work.told.data() + first);
+            }
         };
         const std::size_t own = parts.own_parts();
         for (std::size_t i = 0; i < own; ++i) forward(parts.part_at(i), true);
         if (has_ranks) {
             gather<C>(*work.ranks, work.image_embeddings.elements());
             gather<C>(*work.ranks, work.text_embeddings.elements());
+        }
+        if constexpr (masks_language) {
+            if (!work.lock_text) {
+                // The mean is over the tokens of the whole batch.
+                const C tokens = sum_of_told(work, has_ranks);
+                work.text.masked.scale = tokens > 0 ? static_cast<C>(config.text.masked_language.weight) / tokens : C{0};
+            }
         }
         if constexpr (sees_batch<L>) detail::for_each_seeing(loss, [&](auto& seeing) { seeing.seen(has_ranks ? work.ranks : nullptr); });
         normalize_embeddings(work.image_embeddings, work.image_lengths);
@@ -594,15 +618,19 @@ private:
                 const std::size_t number = parts.part_at(own - 1 + i);
                 if (i > 0) forward(number, false);
                 const bool ends_share = (i + 1) % parts.share() == 0, is_last = i + 1 == own;
-                if (!work.lock_image) visual_.backward(rows_of(of_images, number, images), work.vision, sums.under_way().visual_);
+                if (!lock_image) visual_.backward(rows_of(of_images, number, images), work.vision, sums.under_way().visual_);
                 // Shared blocks are the image tower's, and wait for the text tower's share in them.
-                if (ends_share && !is_shared && !work.lock_image) {
+                if (ends_share && !is_shared && !lock_image) {
                     sums.close(&GradientTensors::image);
                     if (is_last && has_ranks) exchanged = std::async(std::launch::async, exchange, &GradientTensors::image);
                 }
                 if (!work.lock_text) text_backward(rows_of(of_texts, number, texts), work.text, sums.under_way(), is_shared ? work.of_texts[0] : gradient);
+                if constexpr (masks_language) {
+                    if (!work.lock_text) std::ranges::copy(work.text.masked.losses, work.told.data() + number * part);
+                    if (!work.lock_text && ends_share) text_.close_share(work.text, sums.under_way().text_);
+                }
                 if (!ends_share) continue;
-                if (is_shared && !work.lock_image) {
+                if (is_shared && !lock_image) {
                     detail::add_tensors<C>(GradientTensors(sums.under_way()).image, GradientTensors(work.of_texts[0]).image);
                     if (!is_last) zero_parameters(work.of_texts[0]);
                     sums.close(&GradientTensors::image);
@@ -611,8 +639,11 @@ private:
                 if (!is_last) sums.next();
                 if (!is_last || !has_ranks) continue;
                 if (exchanged.valid()) exchanged.get();
-                if (is_shared && !work.lock_image) exchange(&GradientTensors::image);
+                if (is_shared && !lock_image) exchange(&GradientTensors::image);
                 if (!work.lock_text) exchange(&GradientTensors::text);
+            }
+            if constexpr (masks_language) {
+                if (!work.lock_text) return result.value + work.text.masked.scale * sum_of_told(work, has_ranks);
             }
             return result.value;
         };

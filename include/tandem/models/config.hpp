@@ -11,6 +11,7 @@
 #include <tandem/nn/activation.hpp>
 #include <tandem/nn/transformer.hpp>
 #include <tandem/nn/layer_norm.hpp>
+#include <tandem/nn/masked_language.hpp>
 #include <tandem/nn/mlp.hpp>
 #include <tandem/nn/parameter.hpp>
 #include <tandem/nn/pooling.hpp>
@@ -265,6 +266,7 @@ struct TextConfig {
     std::size_t token_types = 0;     ///< rows that BERT adds by a token's type, of which captions have the first
     bool ln_embed = false;           ///< a norm before the first block
     bool no_ln_final = false;        ///< no norm behind the last one
+    MaskedLanguage masked_language{};  ///< what training hides of captions and has told; where its share is above 0, the tower has a head for it
     Norm norm{};
     Activation activation{};
     Mixer mixer{};
@@ -280,7 +282,7 @@ struct TextConfig {
         -> detail::TextRules<self.least_size(), (self.head_width > 0 ? self.heads : self.width), self.heads,
                              detail::kv_heads_of(self), detail::projected_width(self, embedding), embedding,
                              self.norms_fit(), self.rates_are_shares(), self.positions_fit(), self.final_norm_fits(),
-                             self.pooling_is_for_text(), self.mixer_fits()>;
+                             self.pooling_is_for_text(), self.mixer_fits(), self.masked_language_fits()>;
 
     constexpr bool sizes_are_positive() const { return least_size() > 0; }
     constexpr std::size_t least_size() const { return std::min({vocabulary, context, width, layers, heads}); }
@@ -288,7 +290,7 @@ struct TextConfig {
     constexpr bool kv_heads_fit() const { return detail::kv_heads_fit(*this); }
     constexpr bool norms_fit() const { return detail::norms_fit(*this); }
     constexpr bool rates_are_shares() const {
-        return detail::is_share(token_dropout) && detail::is_share(drop_path_rate);
+        return detail::is_share(token_dropout) && detail::is_share(drop_path_rate) && detail::is_share(masked_language.share);
     }
     constexpr bool positions_fit() const {
         if (pos_embed_type == PosEmbed::learnable) return places() >= first_position + context;
@@ -299,9 +301,13 @@ struct TextConfig {
     constexpr bool pooling_is_for_text() const { return !requires { Pooling::needs_class_token; }; }
     constexpr bool projection_fits(std::size_t embedding) const { return detail::projection_fits(*this, embedding); }
     constexpr bool mixer_fits() const { return !causal || requires { requires Mixer::can_be_causal; }; }
+    constexpr bool masks_language() const { return masked_language.share > 0; }
+    constexpr bool masked_language_fits() const {
+        return !masks_language() || (!causal && pad_id >= 0 && masked_language.mask >= 0 && static_cast<std::size_t>(masked_language.mask) < vocabulary);
+    }
     constexpr bool is_valid() const {
         return sizes_are_positive() && heads_fit() && kv_heads_fit() && norms_fit() && rates_are_shares() &&
-               positions_fit() && final_norm_fits() && pooling_is_for_text() && mixer_fits();
+               positions_fit() && final_norm_fits() && pooling_is_for_text() && mixer_fits() && masked_language_fits();
     }
 
     constexpr BlockShape block_shape() const {
@@ -322,7 +328,7 @@ struct TextConfig {
             vocabulary, context, width,  layers,        heads,         head_width,     kv_heads, mlp_ratio,
             causal,     pos_embed_type,  final_ln_after_pool, norm_position, parallel, qk_norm,
             ls_init_value, token_dropout, drop_path_rate, proj_type, proj_bias, pad_id, positions, first_position,
-            token_types, ln_embed, no_ln_final, norm, other, mixer, mlp, pooling};
+            token_types, ln_embed, no_ln_final, masked_language, norm, other, mixer, mlp, pooling};
     }
 
     /// Rows of the table of positions.
@@ -335,7 +341,7 @@ struct TextConfig {
     /// projection.
     constexpr Cost cost(std::size_t tokens = 0, Recompute recompute = Recompute::nothing) const {
         require();
-        return token_cost(tokens) + blocks_cost(tokens, recompute) + head_cost(tokens);
+        return token_cost(tokens) + blocks_cost(tokens, recompute) + head_cost(tokens) + masked_language_cost(tokens, recompute);
     }
 
     constexpr Cost token_cost(std::size_t tokens = 0) const {
@@ -346,6 +352,17 @@ struct TextConfig {
         return nn::transformer_cost(block_shape(), computed(tokens), layers, block_parts(), PicksRow<Pooling>, recompute);
     }
     constexpr Cost head_cost(std::size_t tokens = 0) const { return detail::head_cost_of(*this, computed(tokens)); }
+    /// The head for masked language, and what training holds more: every caption twice, of both all rows of the last block, and what is to be told.
+    constexpr Cost masked_language_cost(std::size_t tokens = 0, Recompute recompute = Recompute::nothing) const {
+        if (!masks_language()) return {};
+        const Cost once = blocks_cost(tokens, recompute), before = token_cost(tokens);
+        const Cost twice = 2 * nn::transformer_cost(block_shape(), computed(tokens), layers, block_parts(), false, recompute);
+        const auto told = static_cast<std::size_t>(masked_language.share * static_cast<double>(computed(tokens)));
+        return Cost{.parameters = nn::linear_cost(width, width, true, 0).parameters + (no_ln_final ? 1 : 2) * norm.cost(width, 0).parameters + vocabulary,
+                    .matrices = width * width,
+                    .saved = before.saved + twice.saved - once.saved + width * told,
+                    .scratch = before.scratch + twice.scratch - once.scratch + (no_ln_final ? 5 : 6) * width * told};
+    }
 
 private:
     /// A tower that is not causal computes the padding as well, unless it knows it.

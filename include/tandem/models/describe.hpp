@@ -161,6 +161,11 @@ template <class N, class A, class M, class F, class P>
     fields.add("token_types", config.token_types, usual.token_types);
     fields.add("ln_embed", config.ln_embed, usual.ln_embed);
     fields.add("no_ln_final", config.no_ln_final, usual.no_ln_final);
+    if (config.masked_language != usual.masked_language) {
+        const MaskedLanguage& choice = config.masked_language;
+        fields.put("masked_language", "{.share = " + detail::number_text(choice.share, 6) + ", .mask = " + std::to_string(choice.mask) +
+                                          ", .weight = " + detail::number_text(choice.weight, 6) + "}");
+    }
     detail::write_part_fields(fields, config, usual);
     return "td::TextConfig{" + fields.text() + "}";
 }
@@ -225,6 +230,9 @@ template <class Vision, class Text>
         lines.push_back({"token_embedding, positions", shape(text.context, text.width), text.token_cost()});
         blocks("", text, text.context, !config.shared);
         lines.push_back({detail::part_name("ln_final, pooling", text.pooling), vector(text.width), text.head_cost()});
+        if constexpr (requires { text.masked_language_cost(); }) {
+            if (text.masks_language()) lines.push_back({"mlm_head", vector(text.vocabulary), text.masked_language_cost()});
+        }
     } else {
         lines.push_back({detail::part_name("text", text), "", text.cost()});
     }

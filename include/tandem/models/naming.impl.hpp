@@ -39,6 +39,7 @@ TANDEM_INLINE Source Naming::operator()(const std::string& name) const {
 TANDEM_INLINE bool Naming::is_ignored(std::string_view name) const {
     return name.ends_with("position_ids") || name.ends_with("token_type_ids") || name.ends_with("attn_mask") ||
            name.ends_with("num_batches_tracked") || (bert_ && name.starts_with(*bert_ + "pooler.")) ||
+           name.starts_with("mlm_head.") ||  // through which no embedding goes
            name == "input_resolution" || name == "context_length" || name == "vocab_size";
 }
 

@@ -49,7 +49,7 @@ struct VitRules {
 /// Of a TextConfig, likewise.
 template <std::size_t least_size, std::size_t heads_width, std::size_t heads, std::size_t kv_heads,
           std::size_t projected, std::size_t embedding, bool norms_fit, bool rates_are_shares, bool positions_fit,
-          bool final_norm_fits, bool pooling_is_for_text, bool mixer_fits>
+          bool final_norm_fits, bool pooling_is_for_text, bool mixer_fits, bool masked_language_fits>
 struct TextRules {
     static_assert(least_size > 0, "tandem: TextConfig: all sizes must be positive");
     static_assert(least_size == 0 || is_multiple(heads_width, heads),
@@ -60,7 +60,7 @@ struct TextRules {
         norms_fit,
         "tandem: TextConfig: a parallel block has one norm, before mixer and MLP: leave norm_position at pre");
     static_assert(rates_are_shares,
-                  "tandem: TextConfig: token_dropout and drop_path_rate must be at least 0 and below 1");
+                  "tandem: TextConfig: token_dropout, drop_path_rate and masked_language's share must be at least 0 and below 1");
     static_assert(positions_fit,
                   "tandem: TextConfig: positions are learnable, or rotary with an even head width; sin_cos_2d is for "
                   "images");
@@ -74,6 +74,8 @@ struct TextRules {
         "tandem: TextConfig: without a projection (proj_type none) the embedding is as wide as the tower, and "
         "there is no proj_bias");
     static_assert(mixer_fits, "tandem: TextConfig: this mixer lets a token see those after it: set .causal = false");
+    static_assert(masked_language_fits,
+                  "tandem: TextConfig: masked_language needs a tower that is not causal, a pad_id, and a mask in the vocabulary");
 };
 
 /// Of a ClipConfig, whether its towers agree where they are to share their blocks.

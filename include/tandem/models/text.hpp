@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -11,9 +12,18 @@
 #include <tandem/models/part_rules.hpp>
 #include <tandem/nn/transformer.hpp>
 #include <tandem/nn/embedding.hpp>
+#include <tandem/nn/masked_language.hpp>
 #include <tandem/nn/pooling.hpp>
 
 namespace tandem::inline TANDEM_ABI {
+
+namespace detail {
+
+/// Whether a text tower has a head for MaskedLanguage.
+template <class Text>
+concept MasksLanguage = requires { requires Text::masks_language; };
+
+}  // namespace detail
 
 /// The tower of a TextConfig, as the text side of CLIP/clip/model.py:343-356. A causal tower computes each caption only up
 /// to the token it pools: what comes later cannot reach it; where it pools many, up to the end-of-text token. `wanted` is
@@ -44,6 +54,26 @@ public:
     using Blocks = nn::Transformer<T, nn::blocks_shape<parts>(shape), parts>;
     using Head = nn::Head<T, shape, Embedding, parts, Pooling, stand_in.final_ln_after_pool, stand_in.proj_type,
                           stand_in.proj_bias, !stand_in.no_ln_final>;
+    static constexpr bool masks_language = stand_in.masks_language();
+    using MlmHead = std::conditional_t<masks_language, nn::MaskedLanguageHead<T, stand_in.vocabulary, width, stand_in.norm, !stand_in.no_ln_final>, nn::None>;
+
+    /// Of captions that training shows twice: as they are, to be embedded, and right behind it with tokens that are to be told.
+    struct Masked {
+        bool is_on = false;                  ///< in the last forward pass
+        C scale = 0;                         ///< what the next backward pass multiplies the cross-entropy of every token by
+        std::vector<std::size_t> counts{};   ///< tokens to be told of each caption
+        std::vector<C> losses{};             ///< the sum of their cross-entropies, after the backward pass
+        std::vector<std::size_t> rows{};     ///< where they stand
+        std::vector<Id> targets{};           ///< and what they are
+        std::vector<std::size_t> own_rows{}, own_offsets{};  ///< what is pooled, of the captions as they are
+        std::vector<Random> random{};
+        std::vector<nn::ChosenToken> chosen{};
+        std::vector<C> of_tokens{};
+        Tensor<C, Shape<dynamic, width>> own, told;
+        typename MlmHead::Saved head;
+        /// What the head adds to the table of tokens, which adds to it as well: apart, until close_share().
+        typename MlmHead::Table table;
+    };
 
     struct Workspace {
         [[no_unique_address]] typename Norm::Saved norm;
@@ -56,6 +86,7 @@ public:
         std::vector<Random> random;  ///< of each item: draws what the next forward pass with `keep` leaves out of it; none: nothing
         /// Groups from the front that learn nothing: what makes the blocks' input, and blocks. The backward pass ends behind them.
         std::size_t locked = 0;
+        [[no_unique_address]] std::conditional_t<masks_language, Masked, nn::None> masked;
 
         Sequences<C> sequences() const {
             return {.offsets = offsets, .positions = {}, .causal = stand_in.causal, .rotations = rotations(), .gelu = gelu};
@@ -69,6 +100,7 @@ public:
         Head::Norm::parameters(visit, at + "ln_final.", self.head_.norm...);
         Head::parameters(visit, at + "text_pool.", self.head_...);
         Head::Projector::parameters(visit, at + "text_projection", self.head_.projection...);
+        if constexpr (masks_language) MlmHead::parameters(visit, at + "mlm_head.", self.mlm_head_...);
     }
 
     void initialise(Random& random) {
@@ -76,10 +108,11 @@ public:
         table_.initialise(random, scale);
         if constexpr (OwnsBlocks) transformer_.initialise(random);
         head_.initialise(random, scale);
+        if constexpr (masks_language) mlm_head_.initialise(random, scale);
     }
 
     /// ids <N, context> to embeddings <N, Embedding>, not normalised. `keep` keeps what backward needs, and leaves out
-    /// what the config's dropouts draw.
+    /// what the config's dropouts draw; where the config masks language, backward then needs the scale of the tokens that were drawn to be told.
     void forward(Input ids, Rows<C, Embedding> embeddings, Workspace& work, bool keep) const requires OwnsBlocks {
         forward(ids, embeddings, work, keep, transformer_);
     }
@@ -95,6 +128,10 @@ public:
                 for (std::size_t i = 0; keep && i < work.random.size(); ++i) drop_tokens(work.ids[i].elements(), work.random[i]);
             }
             ids = work.ids;
+        }
+        if constexpr (masks_language) {
+            work.masked.is_on = keep && !work.random.empty();
+            if (work.masked.is_on) return forward_masked(embeddings, work, blocks);
         }
         work.offsets.resize(count + 1);
         work.rows.resize(count);
@@ -167,6 +204,13 @@ public:
     {
         const Sequences<C> sequences = work.sequences();
         work.gradient.resize(sequences.rows());
+        if constexpr (masks_language) {
+            if (work.masked.is_on) {
+                backward_of_masked(gradient_of_embeddings, work, gradient);
+                blocks.backward(work.gradient, sequences, work.blocks, blocks_gradient);
+                return backward_of_tokens(work, gradient);
+            }
+        }
         if constexpr (Head::picks_row) {
             work.picked_gradient.resize(work.rows.size());
             head_.backward(work.blocks.picked, gradient_of_embeddings, work.picked_gradient, sequences, 0, work.head,
@@ -178,10 +222,14 @@ public:
                            gradient.head_);
             blocks.backward(work.gradient, sequences, work.blocks, blocks_gradient);
         }
-        if (work.locked > 0) return;
-        if constexpr (has_norm)
-            ln_embed_.backward(work.embedded, work.gradient, work.gradient, work.norm, gradient.ln_embed_, false);
-        table_.backward(work.ids, work.gradient, work.offsets, gradient.table_);
+        backward_of_tokens(work, gradient);
+    }
+
+    /// Adds what the head for masked language has for the table of tokens since the last call: so the table's sums depend on no part of a batch.
+    void close_share(Workspace& work, TextTransformer& gradient) const requires masks_language {
+        auto& sums = work.masked.table;
+        std::transform(sums.data(), sums.data() + sums.size(), gradient.table_.token_embedding.data(), gradient.table_.token_embedding.data(), std::plus<C>());
+        sums.fill(0);
     }
 
     /// Which form of GELU stands for AnyGelu.
@@ -241,6 +289,97 @@ private:
         }
     }
 
+    /// forward() with `keep` of work.ids, each caption of which is followed by itself with tokens that are to be told.
+    void forward_masked(Rows<C, Embedding> embeddings, Workspace& work, const Blocks& blocks) const requires masks_language {
+        Masked& masked = work.masked;
+        const std::size_t count = work.ids.extent(0);
+        for (auto* counted : {&masked.rows, &masked.own_rows, &masked.counts}) counted->clear();
+        for (auto* offsets : {&work.offsets, &masked.own_offsets}) offsets->assign(1, 0);
+        masked.targets.clear();
+        masked.random.clear();
+        // From the last one on, so that they make room for each other.
+        work.ids.resize(2 * count);
+        for (std::size_t i = count; i-- > 0;) {
+            std::copy_n(&work.ids(i, 0), context, &work.ids(2 * i + 1, 0));
+            std::copy_n(&work.ids(i, 0), context, &work.ids(2 * i, 0));
+        }
+        for (std::size_t i = 0; i < count; ++i) {
+            const std::size_t length = close_up(work.ids[2 * i].elements());
+            close_up(work.ids[2 * i + 1].elements());
+            masked.random.push_back(work.random[i]);
+            masked.random.emplace_back(Seed{masked.random.back().next()}, 0);
+            masked.chosen.clear();
+            nn::mask_tokens(work.ids[2 * i + 1].elements().first(length), stand_in.masked_language, stand_in.vocabulary, masked.random.back(), masked.chosen);
+            const std::size_t first = work.offsets.back();
+            if constexpr (Head::picks_row) {
+                masked.own_rows.push_back(first + end_of(work.ids[2 * i].elements().first(length)));
+            } else {
+                for (std::size_t j = 0; j < length; ++j) masked.own_rows.push_back(first + j);
+            }
+            masked.own_offsets.push_back(masked.own_rows.size());
+            masked.counts.push_back(masked.chosen.size());
+            for (const nn::ChosenToken& token : masked.chosen) {
+                masked.rows.push_back(first + length + token.position);
+                masked.targets.push_back(token.id);
+            }
+            work.offsets.push_back(first + length);
+            work.offsets.push_back(first + 2 * length);
+        }
+        embed(work.ids, work, blocks);
+        const Rows<const C, width> rows = blocks.forward(work.sequences(), work.blocks, true, masked.random);
+        masked.own.resize(masked.own_rows.size());
+        nn::gather_rows<C, width>(rows, masked.own_rows, masked.own);
+        head_.forward(masked.own, embeddings, own_sequences(work), 0, work.head, true);
+    }
+
+    /// work.gradient = the gradient of what leaves the blocks, of forward_masked's embeddings and of the tokens to be told.
+    void backward_of_masked(Rows<const C, Embedding> gradient_of_embeddings, Workspace& work, TextTransformer& gradient) const
+        requires(masks_language && Trainable<T>)
+    {
+        Masked& masked = work.masked;
+        work.gradient.fill(0);
+        work.picked_gradient.resize(masked.own_rows.size());
+        head_.backward(masked.own, gradient_of_embeddings, work.picked_gradient, own_sequences(work), 0, work.head, gradient.head_);
+        nn::add_to_rows<C, width>(work.picked_gradient, masked.own_rows, work.gradient);
+        masked.told.resize(masked.rows.size());
+        work.picked_gradient.resize(masked.rows.size());
+        nn::gather_rows<C, width>(work.blocks.streams.back(), masked.rows, masked.told);
+        masked.of_tokens.resize(masked.rows.size());
+        const auto learn = [&](const auto& activation) {
+            mlm_head_.learn(masked.told, masked.targets, masked.scale, table_.token_embedding, activation, work.picked_gradient, masked.of_tokens, masked.head,
+                            gradient.mlm_head_, masked.table);
+        };
+        if constexpr (std::is_same_v<std::remove_const_t<decltype(stand_in.activation)>, AnyGelu>) {
+            learn(work.gelu);
+        } else {
+            learn(stand_in.activation);
+        }
+        nn::add_to_rows<C, width>(work.picked_gradient, masked.rows, work.gradient);
+        masked.losses.clear();
+        std::size_t first = 0;
+        for (const std::size_t count : masked.counts) {
+            C sum = 0;
+            for (std::size_t i = first; i < first + count; ++i) sum += masked.of_tokens[i];
+            masked.losses.push_back(sum);
+            first += count;
+        }
+    }
+
+    /// The captions as they are, by what is pooled of them.
+    Sequences<C> own_sequences(const Workspace& work) const requires masks_language {
+        Sequences<C> sequences = work.sequences();
+        sequences.offsets = work.masked.own_offsets;
+        return sequences;
+    }
+
+    /// The gradients of what makes the blocks' input, given work.gradient.
+    void backward_of_tokens(Workspace& work, TextTransformer& gradient) const requires Trainable<T> {
+        if (work.locked > 0) return;
+        if constexpr (has_norm)
+            ln_embed_.backward(work.embedded, work.gradient, work.gradient, work.norm, gradient.ln_embed_, false);
+        table_.backward(work.ids, work.gradient, work.offsets, gradient.table_);
+    }
+
     /// Takes the padding out of a caption: its tokens close up, and it stands behind them. Returns how many they are.
     static std::size_t close_up(std::span<Id> ids) {
         const auto end = std::remove(ids.begin(), ids.end(), Id{stand_in.pad_id});
@@ -291,6 +430,7 @@ private:
     [[no_unique_address]] Norm ln_embed_;
     [[no_unique_address]] std::conditional_t<OwnsBlocks, Blocks, nn::None> transformer_ = own_blocks();
     Head head_;
+    [[no_unique_address]] MlmHead mlm_head_;
     kernels::Activation gelu_ = kernels::Activation::gelu;
 
     static_assert(sizeof(detail::rules_of<config, Embedding>(0)) > 0);

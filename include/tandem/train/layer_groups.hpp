@@ -20,7 +20,7 @@ struct LayerGroups {
     std::string_view blocks;         ///< how the names of the blocks' parameters begin, up to a block's number
     std::size_t first = 0, count = 0;  ///< the first block's number, and how many there are
     std::string_view norm;           ///< behind the last block
-    std::array<std::string_view, 2> head{};  ///< how the names of what follows begin
+    std::array<std::string_view, 3> head{};  ///< how the names of what follows begin
     bool has_head = true;
 
     constexpr std::size_t size() const { return count + (has_head ? 2 : 1); }
@@ -99,7 +99,7 @@ constexpr LayerGroups text_layer_groups(const Config& config) {
     return {.blocks = "transformer.resblocks.",
             .count = config.text.layers,
             .norm = "ln_final",
-            .head = {"text_projection", "text_pool"},
+            .head = {"text_projection", "text_pool", "mlm_head"},
             .has_head = detail::has_head(config.text)};
 }
 

@@ -79,6 +79,9 @@ struct Epoch {
     Seed seed{};
 };
 
+/// `rest`, and 0 for what only a loss of pairs has gradients for.
+RateFactor without_pairs(RateFactor rest);
+
 template <class Data>
 concept DrawsEpochs = requires(const Data& data) {
     { data.epoch_size() } -> std::convertible_to<std::size_t>;
@@ -201,6 +204,7 @@ class Trainer {
     static_assert(sizeof(detail::OptimizerRules<Optimizer, detail::HasRate<Optimizer>, has_update>) > 0);
     static_assert(sizeof(detail::ScheduleRules<Schedule, detail::GivesFactors<Schedule>>) > 0);
     static_assert(sizeof(detail::loss_rules<L, Call, Model::architecture.logit_bias>()) > 0);
+    static_assert(sizeof(detail::PairlessRules<embeds_pairs<L> || detail::MasksLanguage<typename Model::Text>>) > 0);
 
 public:
     using Hook = std::function<void(const Model&, const RunState&)>;
@@ -438,13 +442,14 @@ private:
     template <PairSource Data>
     RunState run(const Data& data) {
         factor_ = options_.whole_rate_factor();
+        if constexpr (!embeds_pairs<L>) factor_ = detail::without_pairs(std::move(factor_));
         check(detail::epoch_size(data));
         parts_ = options_.parts();
         if (!options_.is_first_rank()) options_.log = nullptr;
         if constexpr (Model::recomputes_image) work_.vision.locked = 0;
         if constexpr (Model::recomputes_text) work_.text.locked = 0;
         if (factor_) factors_ = take_factors();
-        work_.lock_image = options_.lock_image;
+        work_.lock_image = options_.lock_image || !embeds_pairs<L>;
         work_.lock_text = options_.lock_text;
         work_.recompute = options_.recompute;
         work_.shares = parts_.shares;

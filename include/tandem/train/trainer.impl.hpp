@@ -39,6 +39,15 @@ TANDEM_INLINE Epoch::Epoch(std::size_t epoch, std::vector<std::size_t> draws, Se
     seed = Seed{shuffler.state()};
 }
 
+TANDEM_INLINE RateFactor without_pairs(RateFactor rest) {
+    return [rest = std::move(rest)](std::string_view name) {
+        const bool is_of_pairs = std::ranges::any_of(std::array<std::string_view, 5>{"visual.", "logit_", "text_projection", "text_pool", "ln_final"},
+                                                     [&](std::string_view part) { return name.starts_with(part); });
+        if (is_of_pairs) return 0.0;
+        return rest ? rest(name) : 1.0;
+    };
+}
+
 }  // namespace detail
 
 [[gnu::cold]] TANDEM_INLINE void TrainerOptions::check(std::size_t least_pairs, std::size_t pairs) const {

@@ -1,0 +1,166 @@
+// Masked language: what is chosen, how it is told, and what its gradient is.
+#include <catch2/catch.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <limits>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <tandem/losses/contrastive.hpp>
+#include <tandem/models/check_gradients.hpp>
+#include <tandem/models/checkpoint.hpp>
+#include <tandem/models/cost.hpp>
+#include <tandem/models/describe.hpp>
+
+#include "../temporary_folder.hpp"
+
+namespace td = tandem;
+using Catch::Matchers::Contains;
+
+namespace {
+
+inline constexpr td::VitConfig vision{.image = 4, .patch = 2, .width = 4, .layers = 1, .heads = 2};
+
+/// As BERT is: norms behind, the first row pooled.
+inline constexpr td::ClipConfig bert{
+    .vision = vision,
+    .text = td::TextConfig{.vocabulary = 10, .context = 7, .width = 6, .layers = 2, .heads = 2, .causal = false, .norm_position = td::NormPosition::post,
+                           .pad_id = 0, .ln_embed = true, .no_ln_final = true, .masked_language = {.share = 0.4, .mask = 1, .weight = 0.7}, .pooling = td::First{}},
+    .embedding = 3};
+
+/// Norms before, and what is left out is drawn as well.
+inline constexpr td::ClipConfig averaged{
+    .vision = vision,
+    .text = td::TextConfig{.vocabulary = 10, .context = 7, .width = 6, .layers = 2, .heads = 2, .causal = false, .token_dropout = 0.3, .drop_path_rate = 0.3,
+                           .pad_id = 0, .masked_language = {.share = 0.4, .mask = 1}, .activation = td::QuickGelu{}, .pooling = td::Average{}},
+    .embedding = 3,
+    .logit_bias = true};
+
+/// The text tower's blocks are the image tower's.
+inline constexpr td::ClipConfig shared{
+    .vision = td::VitConfig{.image = 4, .patch = 2, .width = 6, .layers = 2, .heads = 2},
+    .text = td::TextConfig{.vocabulary = 10, .context = 7, .width = 6, .layers = 2, .heads = 2, .causal = false, .pad_id = 0,
+                           .masked_language = {.share = 0.4, .mask = 1}},
+    .embedding = 3,
+    .shared = true};
+
+template <auto config, class L>
+void check(const L& loss) {
+    const td::GradientCheck worst = td::check_gradients<config>(loss, td::Seed{7});
+    INFO(worst.parameter);
+    CHECK(worst.difference <= 1e-5);
+}
+
+}  // namespace
+
+TEST_CASE("of the tokens between first and last a share is chosen, and 80, 10 and 10 % of it are hidden, replaced and left") {
+    constexpr std::size_t length = 22, vocabulary = 1000, rounds = 20000;
+    constexpr td::MaskedLanguage choice{.share = 0.15, .mask = 7};
+    td::Random random(td::Seed{3});
+    std::vector<td::nn::ChosenToken> chosen;
+    std::size_t masked = 0, kept = 0, others = 0;
+    std::array<std::size_t, length> at{};
+    for (std::size_t round = 0; round < rounds; ++round) {
+        std::array<td::Id, length> ids;
+        for (td::Id& id : ids) id = static_cast<td::Id>(500 + random.below(500));
+        const std::array<td::Id, length> before = ids;
+        chosen.clear();
+        td::nn::mask_tokens(ids, choice, vocabulary, random, chosen);
+        std::size_t next = 0;
+        for (std::size_t i = 0; i < length; ++i) {
+            if (next == chosen.size() || chosen[next].position != i) {
+                CHECK(ids[i] == before[i]);
+                continue;
+            }
+            CHECK(chosen[next++].id == before[i]);
+            ++at[i];
+            (ids[i] == choice.mask ? masked : ids[i] == before[i] ? kept : others) += 1;
+        }
+        CHECK(next == chosen.size());
+    }
+    const auto all = static_cast<double>(masked + kept + others);
+    const auto is_near = [](double found, double expected, double count) { return std::abs(found - expected) < 5 * std::sqrt(expected * (1 - expected) / count); };
+    CHECK(is_near(all / (rounds * (length - 2)), 0.15, rounds * (length - 2)));
+    CHECK(is_near(static_cast<double>(masked) / all, 0.8, all));
+    CHECK(is_near(static_cast<double>(kept) / all, 0.1, all));
+    CHECK((at.front() == 0 && at.back() == 0));
+    for (std::size_t i = 1; i + 1 < length; ++i) CHECK(is_near(static_cast<double>(at[i]) / rounds, 0.15, rounds));
+    // Captions that have nothing between.
+    std::array<td::Id, 2> ends{1, 2};
+    chosen.clear();
+    for (std::size_t size = 0; size <= 2; ++size) td::nn::mask_tokens(std::span(ends).first(size), {.share = 1, .mask = 7}, vocabulary, random, chosen);
+    CHECK((chosen.empty() && ends == std::array<td::Id, 2>{1, 2}));
+}
+
+TEST_CASE("gradients of masked language beside a loss of pairs") {
+    check<bert>(td::InfoNce{});
+    check<averaged>(td::InfoNce{} + 0.5 * td::SigmoidLoss{});
+    check<shared>(td::InfoNce{});
+}
+
+TEST_CASE("gradients of masked language alone") {
+    check<bert>(td::NoPairs{});
+    check<averaged>(td::NoPairs{});
+}
+
+TEST_CASE("alone, no image is embedded and what makes embeddings has no gradient") {
+    using Model = td::Clip<averaged>;
+    const Model model{td::Seed{1}};
+    td::Random random(td::Seed{2});
+    td::detail::RandomPairs<Model> pairs(random);
+    pairs.images.fill(std::numeric_limits<float>::quiet_NaN());
+    Model gradient;
+    td::zero_parameters(gradient);
+    Model::Workspace work;
+    const float loss = model.loss_and_gradient(pairs.images, pairs.ids, td::NoPairs{}, gradient, work);
+    CHECK((loss > 1 && loss < 4));  // ln 10 is a guess's
+    td::for_each_parameter(
+        [](const td::ParameterName& name, const auto& tensor) {
+            CAPTURE(name.view());
+            double squares = 0;
+            for (const float g : tensor.elements()) squares += g * g;
+            const bool is_of_pairs = name.view().starts_with("visual.") || name.view().starts_with("logit_") || name.view() == "text_projection" ||
+                                     name.view().starts_with("ln_final");
+            CHECK(std::isfinite(squares));
+            CHECK((squares == 0) == is_of_pairs);
+        },
+        std::as_const(gradient));
+}
+
+TEST_CASE("captions embed as they do without masked language") {
+    constexpr td::ClipConfig without = [] {
+        auto config = averaged;
+        config.text.masked_language = {};
+        return config;
+    }();
+    td::Clip<averaged> model{td::Seed{1}};
+    td::Clip<without> plain{td::Seed{1}};
+    td::Random random(td::Seed{2});
+    const td::detail::RandomPairs<td::Clip<without>> pairs(random);
+    const auto expected = plain.encode_text(pairs.ids), found = model.encode_text(pairs.ids);
+    CHECK(std::ranges::equal(found.elements(), expected.elements()));
+    // Nor does what was trained with it need its head.
+    const TemporaryFolder folder;
+    td::save_weights(model, folder / "model.safetensors");
+    td::Clip<without> loaded;
+    td::load_weights(loaded, folder / "model.safetensors");
+    CHECK(std::ranges::equal(loaded.encode_text(pairs.ids).elements(), expected.elements()));
+    // Without anything to draw from, training leaves captions as they are.
+    td::Clip<averaged>::Text::Workspace work;
+    td::Clip<averaged>::Embeddings kept(pairs.ids.extent(0));
+    model.text().forward(pairs.ids, kept, work, true);
+    td::nn::normalize_rows<float>(kept.extent(0), 3, kept.data(), nullptr);
+    CHECK(std::ranges::equal(kept.elements(), expected.elements()));
+}
+
+TEST_CASE("the head for masked language is among a model's parameters, its cost and its text") {
+    CHECK(td::count_parameters(td::Clip<bert>{}) == td::parameter_count(bert));
+    CHECK(td::count_parameters(td::Clip<averaged>{}) == td::parameter_count(averaged));
+    CHECK(td::count_parameters(td::Clip<shared>{}) == td::parameter_count(shared));
+    CHECK_THAT(td::constant_text(bert), Contains(".no_ln_final = true, .masked_language = {.share = 0.4, .mask = 1, .weight = 0.7}"));
+    CHECK_THAT(td::describe<bert>(), Contains("mlm_head"));
+}
