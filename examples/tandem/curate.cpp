@@ -153,10 +153,7 @@ Items read_shards(const Arguments& arguments, const Shards& shards, const std::f
     static_assert(sizeof(td::PictureSignature) % sizeof(float) == 0);
     constexpr std::size_t of_signature = sizeof(td::PictureSignature) / sizeof(float);
     const std::size_t row_width = width + 2 + of_signature;
-    Inputs inputs;
-    inputs.add("weights", weights_of(arguments).string());
-    inputs.add_options(arguments);
-    inputs.add_model(weights_of(arguments));
+    Inputs inputs = inputs_of_rows(arguments, opened);
     inputs.add_tokenizer(tokenizer_of(arguments));
     inputs.add_pictures(shards.paths());
     Journal done(journal, "curate 1", inputs, row_width);

@@ -47,16 +47,11 @@ class Embedder {
 public:
     Embedder(const Arguments& options, std::filesystem::path out, const Opened& opened, Output output)
         : out_(std::move(out)), is_npy_(out_.extension() == ".npy"), opened_(opened), output_(output) {
-        const std::filesystem::path weights = weights_of(options);
         metadata_["architecture"] = opened.clip.sizes().architecture;
-        inputs_.add("weights", weights.string());
-        inputs_.add_options(options);
+        inputs_ = inputs_of_rows(options, opened);
         inputs_.add("output", output.tokens ? "tokens of layer " + std::to_string(output.layer) +
                                                   (output.normed ? ", normed" : "")
                                             : "embeddings");
-        // Sums are rounded in another order on another instruction set.
-        inputs_.add("instruction set", std::string(td::kernels::name_of(td::kernels::active_isa())));
-        inputs_.add_model(weights, opened.clip.checksum());
         tokenizer_ = tokenizer_of(options).string();
     }
 

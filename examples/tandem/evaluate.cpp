@@ -3,7 +3,10 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
+#include <deque>
+#include <filesystem>
 #include <functional>
+#include <limits>
 #include <numeric>
 #include <sstream>
 
@@ -16,7 +19,7 @@
 #include "checkpoint.hpp"
 #include "class_folder.hpp"
 #include "inputs.hpp"
-#include "progress.hpp"
+#include "journal.hpp"
 #include "table_options.hpp"
 
 namespace program {
@@ -31,47 +34,83 @@ struct Embedded {
     std::vector<std::size_t> kept;  ///< which of the pictures they are
 };
 
-Embedded embed_pictures(const Opened& opened, const char* what, std::size_t count, const std::function<td::Image(std::size_t)>& picture, const std::function<std::string(std::size_t)>& name) {
-    constexpr std::size_t batch = 64;
-    const std::size_t pixels = opened.preprocess.count(), width = opened.clip.sizes().embedding;
-    std::vector<float> buffer(batch * pixels), rows;
-    std::vector<std::string> faults(batch);
-    Embedded found;
-    Progress progress(what, 0, count);
-    for (std::size_t first = 0; first < count; first += batch) {
-        const std::size_t part = std::min(batch, count - first);
-        td::parallel_for(part, 1, [&](std::size_t begin, std::size_t end) {
-            for (std::size_t i = begin; i < end; ++i) {
-                faults[i].clear();
-                try {
-                    to_pixels(opened, picture(first + i), name(first + i), std::span(buffer).subspan(i * pixels, pixels));
-                } catch (const td::Error& error) {
-                    faults[i] = error.what();
-                }
+/// Embeds pictures, and keeps what it has in --journal's folder until the run is done.
+class PictureRows {
+public:
+    PictureRows(const Opened& opened, const Arguments& options) : opened_(opened), folder_(options.get("--journal")) {
+        if (folder_.empty()) return;
+        std::filesystem::create_directories(folder_);
+        inputs_ = inputs_of_rows(options, opened);
+    }
+
+    Inputs inputs() const { return inputs_; }
+
+    /// Pictures by number; `what` they are is told by `inputs`.
+    Embedded operator()(const char* what, const Inputs& inputs, std::size_t count, const std::function<td::Image(std::size_t)>& picture,
+                        const std::function<std::string(std::size_t)>& name) {
+        const std::size_t floats = opened_.preprocess.count(), width = opened_.clip.sizes().embedding;
+        Journal& journal = journals_.emplace_back(folder_.empty() ? Journal(width) : Journal(folder_ / (std::string(what) + ".rows"), "evaluate 1", inputs, width));
+        std::vector<float> pixels;
+        // The message of a picture that cannot be read, or nothing.
+        const auto fault_of = [&](std::size_t i, std::span<float> to) {
+            try {
+                to_pixels(opened_, picture(i), name(i), to);
+                return std::string();
+            } catch (const td::Error& error) {
+                return std::string(error.what());
             }
+        };
+        const std::vector<float> rows = all_rows(what, journal, count, [&](std::size_t first, std::size_t end) {
+            pixels.assign((end - first) * floats, 0.0F);
+            std::vector<char> failed(end - first);
+            td::parallel_for(end - first, 1, [&](std::size_t i, std::size_t last) {
+                for (; i < last; ++i) {
+                    const auto to = std::span(pixels).subspan(i * floats, floats);
+                    failed[i] = fault_of(first + i, to).empty() ? 0 : 1;
+                    if (failed[i] != 0) std::ranges::fill(to, 0.0F);
+                }
+            });
+            const auto embedded = opened_.clip.encode_image(std::span<const float>(pixels));
+            if (!is_finite(embedded.elements())) throw td::Error(what, "finite numbers from the model", "infinities or NaN");
+            std::vector<float> found(embedded.data(), embedded.data() + embedded.size());
+            for (std::size_t i = 0; i < failed.size(); ++i) {
+                if (failed[i] != 0) std::ranges::fill(std::span(found).subspan(i * width, width), std::numeric_limits<float>::quiet_NaN());
+            }
+            return found;
         });
-        std::size_t used = 0;
-        for (std::size_t i = 0; i < part; ++i) {
-            if (!faults[i].empty()) {
-                std::fprintf(stderr, "left out: %s\n", faults[i].c_str());
+        Embedded found;
+        pixels.resize(floats);
+        for (std::size_t i = 0; i < count; ++i) {
+            if (!std::isnan(rows[i * width])) {
+                found.kept.push_back(i);
                 continue;
             }
-            if (used != i) std::copy_n(buffer.data() + i * pixels, pixels, buffer.data() + used * pixels);
-            found.kept.push_back(first + i);
-            ++used;
+            // Once more: for its message, which an earlier run may have had.
+            const std::string fault = fault_of(i, pixels);
+            std::fprintf(stderr, "left out: %s\n", fault.empty() ? (name(i) + ": it could not be read before").c_str() : fault.c_str());
         }
-        if (used > 0) {
-            const auto embedded = opened.clip.encode_image(std::span<const float>(buffer).first(used * pixels));
-            if (!is_finite(embedded.elements())) throw td::Error(what, "finite numbers from the model", "infinities or NaN");
-            rows.insert(rows.end(), embedded.data(), embedded.data() + embedded.size());
-        }
-        progress.show(first + part);
+        if (found.kept.empty()) throw td::Error(what, "a picture that can be read", "none");
+        found.rows = Scores(found.kept.size(), width);
+        for (std::size_t i = 0; i < found.kept.size(); ++i) std::copy_n(rows.data() + found.kept[i] * width, width, found.rows[i].data());
+        return found;
     }
-    if (found.kept.empty()) throw td::Error(what, "a picture that can be read", "none");
-    found.rows = Scores(found.kept.size(), width);
-    std::ranges::copy(rows, found.rows.data());
-    return found;
-}
+
+    /// The run is done.
+    void forget() {
+        if (folder_.empty()) return;
+        for (Journal& journal : journals_) journal.remove();
+        std::error_code there_is_more;
+        std::filesystem::remove(folder_, there_is_more);
+    }
+
+    const Opened& opened() const { return opened_; }
+
+private:
+    const Opened& opened_;
+    std::filesystem::path folder_;
+    Inputs inputs_;
+    std::deque<Journal> journals_;
+};
 
 /// The classes' pictures that can be read, and their classes.
 struct Labelled {
@@ -79,9 +118,12 @@ struct Labelled {
     std::vector<std::size_t> labels;
 };
 
-Labelled embed_classes(const Opened& opened, const char* what, const ClassFolder& classes) {
-    Embedded found = embed_pictures(
-        opened, what, classes.pictures.size(), [&](std::size_t i) { return read_picture(opened, classes.pictures[i]); }, [&](std::size_t i) { return classes.pictures[i].string(); });
+Labelled embed_classes(PictureRows& embed, const char* what, const ClassFolder& classes) {
+    Inputs inputs = embed.inputs();
+    inputs.add_pictures(classes.pictures);
+    Embedded found = embed(
+        what, inputs, classes.pictures.size(), [&](std::size_t i) { return read_picture(embed.opened(), classes.pictures[i]); },
+        [&](std::size_t i) { return classes.pictures[i].string(); });
     Labelled all{std::move(found.rows), {}};
     for (const std::size_t i : found.kept) all.labels.push_back(classes.labels[i]);
     return all;
@@ -159,15 +201,19 @@ nlohmann::ordered_json recalls(const Scores& queries, const Scores& items, const
     return table;
 }
 
-nlohmann::ordered_json retrieval(const Opened& opened, const std::string& what, const td::TableOptions& table) {
+nlohmann::ordered_json retrieval(PictureRows& embed, const std::string& what, const td::TableOptions& table) {
+    const Opened& opened = embed.opened();
     const td::SampleList list = td::read_samples(what, table);
     for (const auto& [cause, files] : list.faults) {
         for (const auto& [file, times] : files) std::fprintf(stderr, "left out: %zu times %s: %s\n", times, cause.c_str(), file.c_str());
     }
     if (list.samples.size() < 2) throw td::Error("--pairs", "two pictures with captions or more", std::to_string(list.samples.size()));
     const auto name = [&](std::size_t i) { return td::name_of(list, i); };
-    const Embedded pictures = embed_pictures(
-        opened, "pairs", list.samples.size(), [&](std::size_t i) { return td::decode_image(td::picture_of(list, i), name(i), opened.decode); }, name);
+    Inputs inputs = embed.inputs();
+    inputs.add_pictures(list.files);
+    inputs.add("digest of names, places and captions", std::to_string(list.digest));
+    const Embedded pictures = embed(
+        "pairs", inputs, list.samples.size(), [&](std::size_t i) { return td::decode_image(td::picture_of(list, i), name(i), opened.decode); }, name);
     // Captions of a picture stand together.
     std::vector<std::string> captions;
     std::vector<std::size_t> picture_of_caption, places;
@@ -241,25 +287,27 @@ int run(const Arguments& options) {
     }
     const Opened opened = open(options);
     require_both(opened, options, "pictures and texts");
+    PictureRows embed(opened, options);
     nlohmann::ordered_json found;
     if (has_classes) {
-        const Labelled test = embed_classes(opened, "classes", tested);
+        const Labelled test = embed_classes(embed, "classes", tested);
         const auto cosines = td::similarity(test.rows, td::zero_shot_classifier(opened.clip, *opened.tokenizer, tested.classes, templates));
         found["zero-shot"] = {{"pictures", test.labels.size()}, {"classes", tested.classes.size()}};
         found["zero-shot"].update(accuracy(cosines, test.labels));
         if (has_probe) {
-            const Labelled training = embed_classes(opened, "probe", probed);
+            const Labelled training = embed_classes(embed, "probe", probed);
             double strength = 0;
             found["linear probe"] = probe(training, test, tested.classes.size(), strength);
             for (const std::size_t count : shots) found["few-shot probe"].push_back(few_shot(training, test, tested.classes.size(), count, draws, strength));
         }
     }
-    if (options.has("--pairs")) found["retrieval"] = retrieval(opened, options.get("--pairs"), table);
+    if (options.has("--pairs")) found["retrieval"] = retrieval(embed, options.get("--pairs"), table);
     if (options.has("--json")) {
         std::printf("%s\n", found.dump(2).c_str());
     } else {
         print(found);
     }
+    embed.forget();
     return done;
 }
 
@@ -283,6 +331,7 @@ Command evaluate_command() {
                                                 {"--draws", "N", "of each of those (default 3)"},
                                                 {"--pairs", "PATH", "shards, a table, or a folder of pictures with captions, as train reads them"},
                                                 table_option_list[0], table_option_list[1], table_option_list[2],
+                                                {"--journal", "DIR", "keep embeddings there until all is done: a run that is killed goes on from them"},
                                                 {"--json", "", "JSON instead of a table"}}),
             .run = run};
 }

@@ -21,9 +21,10 @@ namespace program {
 /// Enough to keep the cores busy; what is decoded ahead is memory.
 inline constexpr std::size_t rows_at_once = 16;
 
-/// The rows computed so far, in a file beside the output, so that a run that is killed goes on where it was.
+/// The rows computed so far, in a file, so that a run that is killed goes on where it was; or for this run alone.
 class Journal {
 public:
+    explicit Journal(std::size_t width) : width_(width) {}
     /// Opens what an earlier run left. Throws Error that names what differs if its inputs were others.
     /// `kind` is the command and the version of what its rows are.
     Journal(std::filesystem::path path, const std::string& kind, const Inputs& inputs, std::size_t width)
@@ -51,6 +52,7 @@ public:
     const std::vector<float>& rows() const { return rows_; }
     void append(std::span<const float> rows) {
         rows_.insert(rows_.end(), rows.begin(), rows.end());
+        if (path_.empty()) return;
         file_.write(reinterpret_cast<const char*>(rows.data()), static_cast<std::streamsize>(rows.size_bytes()));
         flush();
     }

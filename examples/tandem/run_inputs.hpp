@@ -16,7 +16,7 @@
 #include <tandem/core/file.hpp>
 #include <tandem/files/config_reader.hpp>
 
-#include "command.hpp"
+#include "checkpoint.hpp"
 
 namespace program {
 
@@ -130,5 +130,16 @@ private:
 
     std::vector<std::pair<std::string, std::string>> values_;
 };
+
+/// What a model's rows depend on, but for what they are of.
+inline Inputs inputs_of_rows(const Arguments& options, const Opened& opened) {
+    Inputs inputs;
+    inputs.add("weights", weights_of(options).string());
+    inputs.add_options(options);
+    // Sums are rounded in another order on another instruction set.
+    inputs.add("instruction set", std::string(td::kernels::name_of(td::kernels::active_isa())));
+    inputs.add_model(weights_of(options), opened.clip.checksum());
+    return inputs;
+}
 
 }  // namespace program

@@ -6,9 +6,12 @@ usage: evaluate_test.py --program FILE
 
 import argparse
 import json
+import random
 import shutil
 import struct
+import subprocess
 import sys
+import time
 import unittest
 from pathlib import Path
 
@@ -114,6 +117,35 @@ class Evaluate(ProgramCase):
             # Equal pictures and captions share their places; here none are.
             self.assertAlmostEqual(found["text_to_image"][f"R@{k}"], recall(texts, pictures, lambda i: [captions[i][0]], k), places=9)
             self.assertAlmostEqual(found["image_to_text"][f"R@{k}"], recall(pictures, texts, lambda i: [j for j, (of, _) in enumerate(captions) if of == i], k), places=9)
+
+    def test_killed_it_goes_on_from_its_journal(self):
+        words = ("--classes", "test", "--probe", "train", "--shots", "1", "--pairs", "pairs.tar", "--json")
+        expected = self.evaluate(*words)
+        rows, draw = self.folder / "kept", random.Random(3)
+        began = time.monotonic()
+        self.evaluate(*words)
+        whole, partial = time.monotonic() - began, 0
+        for _ in range(400):
+            process = subprocess.Popen([self.program, "evaluate", *words, "--journal", "kept"], cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            time.sleep(draw.uniform(0, whole))
+            if partial < 5:
+                process.kill()
+            out, errors = process.communicate()
+            if process.returncode == 0:
+                if partial == 5:
+                    break
+                continue  # it was done before it could be killed
+            partial += rows.exists() and any(file.stat().st_size > 2000 for file in rows.glob("*.rows"))
+        self.assertEqual(partial, 5)
+        self.assertEqual(out, expected.stdout)
+        # What an earlier run left out is named by the one that ends as well.
+        self.assertIn("test/stripes/x.png", errors)
+        self.assertFalse(rows.exists())
+        # Of other pictures it is not.
+        rows.mkdir()
+        (rows / "classes.rows").write_bytes(b"tandem evaluate 1\nweights: other\n\n")
+        self.assertIn("rows of an earlier run with other inputs", self.evaluate(*words, "--journal", "kept", code=1).stderr)
+        shutil.rmtree(rows)
 
     def test_wrong_options(self):
         for words, code, sentence in (
