@@ -252,6 +252,7 @@ program::Command command(const std::vector<std::string>& models) {
              {"--log-every-n-steps", "N", "between reports (default 100)"},
              {"--seed", "N", "of weights, order and crops (default 0)"},
              {"--shares", "N", "a power of two: in how many shares a gradient is added up, which is how many ranks can compute it to the same bits; each doubling keeps a gradient more (default under mpirun: as the batch's parts allow, at most 8; else 1)"},
+             {"--shard-optimizer", "", "each rank has the optimizer's state of some parameters alone, updates them, and gets the others: less memory, the same bits (ZeRO's first stage)"},
              {"--rank-timeout", "SECONDS", "of silence, after which a rank is given up (default 30)"}},
             nullptr};
 }
@@ -394,6 +395,7 @@ Settings read_settings(const Arguments& given, const std::vector<std::string>& m
         throw UsageError("--name", "the name of a folder in --logs", settings.name);
     settings.seed = given.number("--seed", 0, many, 0);
     settings.shares = given.number("--shares", 0);
+    settings.shard_optimizer = given.has("--shard-optimizer");
     settings.rank_timeout = given.real("--rank-timeout", settings.rank_timeout, 2, 86400);
     return settings;
 }

@@ -53,6 +53,7 @@ struct Settings {
     std::string name;
     std::size_t seed = 0, val_frequency = 1, zeroshot_frequency = 2;
     std::size_t shares = 0;
+    bool shard_optimizer = false;
     double rank_timeout = 30;
     td::Ranks* ranks = nullptr;  ///< of which this process is one; nullptr: alone
 

@@ -176,6 +176,7 @@ private:
             }
         }
         options.average_decay = settings_.ema_decay;
+        options.shard_state = settings_.shard_optimizer;
         options.ceiling = pairs_per_second(options);
         options.stop = &stop_asked;
         if (settings_.grad_checkpointing_blocks > 0) {

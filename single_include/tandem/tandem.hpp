@@ -2351,6 +2351,9 @@ std::size_t peak_memory();
 /// Lets peak_memory() begin anew at what is held now.
 void restart_peak_memory();
 
+/// Fills memory that no file backs with zeros; the system has its whole pages back until they are written again.
+void zero_and_release(std::span<std::byte> memory);
+
 /// For containers whose elements come and go with every step.
 template <class T>
 struct RecyclingAllocator {
@@ -11254,11 +11257,12 @@ constexpr std::size_t training_bytes(const auto& config, Recompute recompute = R
 }
 
 /// Bytes that each of several ranks sends in a training step on a batch of so many pairs (see BatchParts): gradients twice, but for the part that a
-/// rank keeps, and embeddings. Besides go some hundred bytes by which ranks compare what they see.
+/// rank keeps, and embeddings; with shard_state (see TrainerOptions) weights as well. Besides go some hundred bytes by which ranks compare what they see.
 template <class C = float>
-constexpr std::size_t exchanged_bytes(const auto& config, std::size_t ranks, std::size_t batch) {
+constexpr std::size_t exchanged_bytes(const auto& config, std::size_t ranks, std::size_t batch, bool shard_state = false) {
     const std::size_t learned = config.logit_bias ? 2 : 1;  // the scalars of the loss, which every rank has for itself
-    return 2 * (ranks - 1) * (parameter_count(config) - learned + batch * config.embedding) * sizeof(C) / ranks;
+    const std::size_t weights = shard_state ? parameter_count(config) : 0;
+    return (ranks - 1) * (2 * (parameter_count(config) - learned + batch * config.embedding) + weights) * sizeof(C) / ranks;
 }
 
 /// Bytes of activations that inference holds for one item of a tower; of a model, for one image and one caption.
@@ -19952,6 +19956,78 @@ void load_snapshot(const std::filesystem::path& path, Model& model, State& state
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/train/state_shards.hpp ----
+
+// The optimizer's state in shares: each of several ranks has that of its parameters.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// Tensors by the ranks that have them.
+template <class T>
+using ByRank = std::vector<std::vector<std::span<T>>>;
+
+/// Each rank's tensors are there, and then all ranks have all: a few megabytes of each go at a time, through `room`.
+template <class T>
+void share_tensors(Ranks& ranks, const ByRank<T>& tensors, std::vector<T>& room);
+
+/// The same, but that only the first rank gets them.
+template <class T>
+void collect_tensors(Ranks& ranks, const ByRank<T>& tensors);
+
+/// Which rank updates which parameter, and has its moments: ZeRO's first stage (Rajbhandari et al. 2020, arXiv:1910.02054, section 5.1), by whole
+/// parameters, so that an optimizer sees each as it always does, and its update has the same bits.
+class StateShards {
+public:
+    /// None: this process has all.
+    StateShards() = default;
+    /// Parameters by name and size: the largest first, each to the rank that has least.
+    StateShards(Ranks& ranks, const std::vector<std::pair<std::string, std::size_t>>& sizes);
+
+    explicit operator bool() const { return ranks_ != nullptr; }
+
+    std::size_t owner(std::string_view name) const { return owners_.find(name)->second; }
+    bool is_mine(std::string_view name) const { return owner(name) == ranks_->rank(); }
+
+    /// `rest`, and 0 for parameters that other ranks update.
+    RateFactor of_mine(RateFactor rest) const;
+
+    /// Gives the memory of what other ranks have of a moment back to the system: zeros, until it is written.
+    template <class Model>
+    void release(Model& moment) const {
+        for_each_parameter(
+            [&](const ParameterName& name, auto& tensor) {
+                if (!is_mine(name.view())) zero_and_release(std::as_writable_bytes(tensor.elements()));
+            },
+            moment);
+    }
+
+    /// All ranks get each parameter from the one that updated it.
+    template <class Model>
+    void share(Model& model) {
+        share_tensors<typename Model::C>(*ranks_, by_rank(model), std::get<std::vector<typename Model::C>>(room_));
+    }
+
+    /// The first rank gets what the others have of a moment.
+    template <class Model>
+    void collect(Model& moment) const {
+        collect_tensors<typename Model::C>(*ranks_, by_rank(moment));
+    }
+
+private:
+    template <class Model>
+    ByRank<typename Model::C> by_rank(Model& model) const {
+        ByRank<typename Model::C> tensors(ranks_->size());
+        for_each_parameter([&](const ParameterName& name, auto& tensor) { tensors[owner(name.view())].push_back(tensor.elements()); }, model);
+        return tensors;
+    }
+
+    Ranks* ranks_ = nullptr;
+    std::map<std::string, std::size_t, std::less<>> owners_;
+    std::tuple<std::vector<float>, std::vector<double>> room_;
+};
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
 // ---- tandem/train/trainer.hpp ----
 
 // The training loop: batches ahead of time, guarded steps, progress, snapshots.
@@ -20054,6 +20130,9 @@ struct TrainerOptions {
     /// whatever the number of ranks, and go on from each other's snapshots; a gradient more is in memory each time that a rank's shares double. 0: as many as
     /// there are ranks.
     std::size_t shares = 0;
+    /// Each rank updates some of the parameters, has the optimizer's state of those alone, and gets the others from the ranks that update them: ZeRO's first
+    /// stage, with the same bits. Weights are sent once more each step; the first rank has the whole state while it saves a snapshot. The optimizer's update takes a RateFactor.
+    bool shard_state = false;
     std::size_t steps = 0;
     std::size_t epochs = 0;
     double seconds = 0;  ///< a budget of time; the schedule follows it, so the result depends on the machine's speed
@@ -20180,6 +20259,8 @@ private:
             throw Error("TrainerOptions.micro_batch", "0, since this model normalises batches as a whole", std::to_string(options_.micro_batch));
         if (options_.recompute != Recompute::nothing && !Model::recomputes_image && !Model::recomputes_text)
             throw Error("TrainerOptions.recompute", "Recompute::nothing, since this model has no tower of transformer blocks", "blocks to compute again");
+        if (!takes_factor && options_.shard_state)
+            throw Error("TrainerOptions.shard_state", "false, since this optimizer's update takes no RateFactor", "true");
         if (!takes_factor && factor_)
             throw Error("TrainerOptions", "no rate_factor and no locked tower, since this optimizer's update takes no RateFactor", "one of them");
         if constexpr (requires { optimizer_.check(); }) optimizer_.check();
@@ -20371,6 +20452,9 @@ private:
         run_.seed = options_.seed.value;
         state_.reset();
         if constexpr (requires { optimizer_.prepare(state_); }) optimizer_.prepare(state_);
+        own_factor_ = factor_;
+        shards_ = {};
+        if (options_.shard_state && parts_.ranks_count() > 1) shard_state();
         // Ranks stop together: they have told each other behind their last step.
         is_stopped_ = is_stop_asked();
         const auto is_stopped = [&] { return parts_.ranks == nullptr ? is_stop_asked() : is_stopped_; };
@@ -20444,6 +20528,7 @@ private:
         all.emplace_back("snapshot", options_.snapshot.empty() ? "no" : "yes");
         all.emplace_back("snapshot_every", std::to_string(options_.snapshot_every));
         all.emplace_back("evaluate_every", std::to_string(options_.evaluate_every));
+        all.emplace_back("shard_state", options_.shard_state ? "yes" : "no");
         all.emplace_back("weights", digest_of_weights().text());
         detail::check_ranks(*parts_.ranks, all);
         Sight mine;
@@ -20473,6 +20558,7 @@ private:
     void resume() {
         if (!std::filesystem::exists(options_.snapshot)) return;
         load_snapshot(options_.snapshot, model_, state_, run_, inputs_, average_ ? &*average_ : nullptr);
+        if (shards_) release_state();
         if (options_.log != nullptr) *options_.log << "going on from step " << run_.step << '\n';
     }
 
@@ -20487,8 +20573,22 @@ private:
 
     void save() {
         if (parts_.ranks != nullptr) compare_weights();
+        if (shards_) State::type::moments([&](const char*, Model& moment) { shards_.collect(moment); }, state_);
         if (options_.is_first_rank()) save_snapshot(options_.snapshot, model_, state_, run_, inputs_, average_ ? &*average_ : nullptr);
+        if (shards_) release_state();
         saved_step_ = run_.step;
+    }
+
+    /// This rank keeps its part of the optimizer's state.
+    [[gnu::cold]] void shard_state() {
+        std::vector<std::pair<std::string, std::size_t>> sizes;
+        for_each_parameter([&](const ParameterName& name, const auto& tensor) { sizes.emplace_back(name, tensor.size()); }, std::as_const(model_));
+        shards_ = detail::StateShards(*parts_.ranks, sizes);
+        own_factor_ = shards_.of_mine(factor_);
+        release_state();
+    }
+    [[gnu::cold]] void release_state() {
+        State::type::moments([&](const char*, Model& moment) { shards_.release(moment); }, state_);
     }
 
     /// Ends a run whose weights are good.
@@ -20673,7 +20773,10 @@ private:
 
     bool update(double step_rate, double scale) {
         if constexpr (takes_factor) {
-            return optimizer_.update(model_, gradient_, state_, step_rate, scale, factor_);
+            const bool are_finite = optimizer_.update(model_, gradient_, state_, step_rate, scale, own_factor_);
+            if (!shards_) return are_finite;
+            shards_.share(model_);
+            return std::ranges::all_of(of_all(static_cast<char>(are_finite)), [](char of_rank) { return of_rank != 0; });
         } else {
             return optimizer_.update(model_, gradient_, state_, step_rate, scale);
         }
@@ -20688,6 +20791,8 @@ private:
     ReportHook report_hook_;
     RateFactor factor_;
     std::string factors_;  // in words
+    RateFactor own_factor_;  // of the parameters that this rank updates
+    detail::StateShards shards_;
     Model gradient_;
     std::optional<Model> average_;
     typename Model::Workspace work_;
@@ -26649,6 +26754,20 @@ TANDEM_INLINE void* BlockStore::take_kept(std::size_t bytes) {
 }  // namespace tandem::inline TANDEM_ABI::detail
 
 namespace tandem::inline TANDEM_ABI {
+
+TANDEM_INLINE void zero_and_release(std::span<std::byte> memory) {
+#if defined(__linux__)
+    const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    const std::size_t before = std::min(memory.size(), (page - reinterpret_cast<std::uintptr_t>(memory.data()) % page) % page);
+    const std::size_t pages = (memory.size() - before) / page * page;
+    // Refused where pages are locked.
+    if (pages > 0 && ::madvise(memory.data() + before, pages, MADV_DONTNEED) == 0) {
+        std::memset(memory.data(), 0, before);
+        memory = memory.subspan(before + pages);
+    }
+#endif
+    if (!memory.empty()) std::memset(memory.data(), 0, memory.size());
+}
 
 TANDEM_INLINE std::size_t held_memory() {
     return detail::BlockStore::instance().held();
@@ -43292,6 +43411,91 @@ namespace tandem::inline TANDEM_ABI::detail {
     throw Error(where, "a snapshot of this model, with " + name + " of shape " + shape_text(shape),
                 stored == nullptr ? "no such tensor" : shape_text(stored->shape));
 }
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
+// ---- tandem/train/state_shards.impl.hpp ----
+
+// Definitions of train/state_shards.hpp.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+TANDEM_INLINE StateShards::StateShards(Ranks& ranks, const std::vector<std::pair<std::string, std::size_t>>& sizes) : ranks_(&ranks) {
+    std::vector<const std::pair<std::string, std::size_t>*> order;
+    for (const auto& parameter : sizes) order.push_back(&parameter);
+    std::ranges::sort(order, [](const auto* a, const auto* b) { return a->second != b->second ? a->second > b->second : a < b; });
+    std::vector<std::size_t> loads(ranks.size());
+    for (const auto* parameter : order) {
+        const auto least = std::ranges::min_element(loads);
+        *least += parameter->second;
+        owners_[parameter->first] = static_cast<std::size_t>(least - loads.begin());
+    }
+}
+
+TANDEM_INLINE RateFactor StateShards::of_mine(RateFactor rest) const {
+    return [this, rest = std::move(rest)](std::string_view name) { return !is_mine(name) ? 0.0 : rest ? rest(name) : 1.0; };
+}
+
+template <class T>
+void share_tensors(Ranks& ranks, const ByRank<T>& tensors, std::vector<T>& room) {
+    std::size_t most = 0;
+    for (const auto& of_rank : tensors) {
+        std::size_t size = 0;
+        for (const std::span<T> tensor : of_rank) size += tensor.size();
+        most = std::max(most, size);
+    }
+    const std::size_t piece = std::min(most, std::size_t{1} << 20);
+    // How far each rank's tensors have gone.
+    struct Walk {
+        std::size_t number = 0, place = 0;
+    };
+    std::vector<Walk> walks(tensors.size());
+    // visit(a run of elements, where it stands in the piece) for the next piece of a rank's tensors.
+    const auto next_piece = [&](std::size_t rank, const auto& visit) {
+        Walk& walk = walks[rank];
+        for (std::size_t done = 0; done < piece && walk.number < tensors[rank].size();) {
+            const std::span<T> tensor = tensors[rank][walk.number];
+            const std::size_t count = std::min(piece - done, tensor.size() - walk.place);
+            visit(tensor.subspan(walk.place, count), done);
+            done += count;
+            walk.place += count;
+            if (walk.place == tensor.size()) walk = {walk.number + 1, 0};
+        }
+    };
+    const auto is_left = [&] {
+        for (std::size_t rank = 0; rank < tensors.size(); ++rank) {
+            if (walks[rank].number < tensors[rank].size()) return true;
+        }
+        return false;
+    };
+    room.resize(piece * ranks.size());
+    while (is_left()) {
+        const auto own = std::span(room).subspan(ranks.rank() * piece, piece);
+        next_piece(ranks.rank(), [&](std::span<T> run, std::size_t at) { std::ranges::copy(run, own.begin() + static_cast<std::ptrdiff_t>(at)); });
+        gather<T>(ranks, room);
+        for (std::size_t rank = 0; rank < tensors.size(); ++rank) {
+            if (rank == ranks.rank()) continue;
+            next_piece(rank, [&](std::span<T> run, std::size_t at) { std::copy_n(room.data() + rank * piece + at, run.size(), run.data()); });
+        }
+    }
+}
+
+template <class T>
+void collect_tensors(Ranks& ranks, const ByRank<T>& tensors) {
+    for (std::size_t rank = 1; rank < tensors.size(); ++rank) {
+        for (const std::span<T> tensor : tensors[rank]) {
+            if (ranks.rank() == 0) ranks.exchange(rank, {}, std::as_writable_bytes(tensor));
+            if (ranks.rank() == rank) ranks.exchange(0, std::as_bytes(tensor), {});
+        }
+    }
+}
+
+#if defined(TANDEM_COMPILED)
+template void share_tensors<float>(Ranks&, const ByRank<float>&, std::vector<float>&);
+template void share_tensors<double>(Ranks&, const ByRank<double>&, std::vector<double>&);
+template void collect_tensors<float>(Ranks&, const ByRank<float>&);
+template void collect_tensors<double>(Ranks&, const ByRank<double>&);
+#endif
 
 }  // namespace tandem::inline TANDEM_ABI::detail
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 #include <fstream>
+#include <span>
 #include <string>
 #include <thread>
 #include <utility>
@@ -11,6 +12,7 @@
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#include <unistd.h>
 #endif
 
 #include <tandem/core/memory.hpp>
@@ -93,6 +95,31 @@ TEST_CASE("a buffer that is freed untouched takes no memory", "[core]") {
         for (std::size_t i = 0; i < 200; ++i) buffers.emplace_back(std::size_t{300} << 10);
     }
     CHECK(resident() - before < 10);
+}
+#endif
+
+#if defined(__linux__)
+TEST_CASE("what is zeroed and released is zero, and the system has its whole pages", "[core]") {
+    const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    for (const std::size_t size : {std::size_t{1}, page - 1, page, 3 * page + 17, std::size_t{4} << 20}) {
+        for (const std::size_t offset : {std::size_t{0}, std::size_t{1}, page - 3}) {
+            Buffer<std::uint8_t> buffer(offset + size + page);
+            std::fill_n(buffer.data(), buffer.size(), std::uint8_t{7});
+            tandem::zero_and_release(std::as_writable_bytes(std::span(buffer.data() + offset, size)));
+            const auto begin = reinterpret_cast<std::uintptr_t>(buffer.data() + offset), end = begin + size;
+            const std::uintptr_t first = (begin + page - 1) / page * page, last = end / page * page;
+            if (first < last) {
+                std::vector<unsigned char> resident((last - first) / page);
+                REQUIRE(::mincore(reinterpret_cast<void*>(first), last - first, resident.data()) == 0);
+                CHECK(std::ranges::none_of(resident, [](unsigned char state) { return (state & 1U) != 0; }));
+            }
+            for (std::size_t i = 0; i < buffer.size(); ++i) {
+                const bool is_inside = i >= offset && i < offset + size;
+                if (buffer.data()[i] != (is_inside ? 0 : 7)) FAIL("byte " << i << " of " << size << " at " << offset);
+            }
+        }
+    }
+    tandem::zero_and_release({});
 }
 #endif
 

@@ -89,6 +89,8 @@ class Ranks(TrainCase):
         self.assertEqual(sum("left out" in line for line in said[0]), 2)
         self.train("alone", data="bad.tar::a-001.tar", batch_size=5, accum_freq=4, shares=4, ema_decay=0.9)
         self.assertEqual(self.weights("alone"), self.weights("of4"))
+        self.run_ranks(4, "shards", "--shard-optimizer", data="bad.tar::a-001.tar", ema_decay=0.9)
+        self.assertEqual(self.weights("shards"), self.weights("of4"))
 
     def test_killed_ranks_end_the_run_and_others_go_on_in_the_same_bits(self):
         self.run_ranks(1, "untouched")
@@ -97,7 +99,8 @@ class Ranks(TrainCase):
             name, attempt = f"killed{runs}", 0
             runs += 1
             while True:
-                process = self.start(self.ranks(draw.choice((1, 2, 4)), name, resume="latest" if attempt else None))
+                shard = draw.choice(((), ("--shard-optimizer",)))
+                process = self.start(self.ranks(draw.choice((1, 2, 4)), name, *shard, resume="latest" if attempt else None))
                 attempt += 1
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(draw.uniform(0.5, 2.5) if attempt % 10 else None)

@@ -1,6 +1,7 @@
 // Ranks: sums, batches and runs have the same bits however many compute them.
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -8,6 +9,7 @@
 #include <numeric>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <tandem/core/error.hpp>
@@ -15,6 +17,8 @@
 #include <tandem/core/ranks.hpp>
 #include <tandem/losses/contrastive.hpp>
 #include <tandem/models/batch_parts.hpp>
+#include <tandem/train/any_optimizer.hpp>
+#include <tandem/train/state_shards.hpp>
 #include <tandem/train/trainer.hpp>
 
 #include "../temporary_folder.hpp"
@@ -202,16 +206,80 @@ TEST_CASE("a step sends as many bytes as is told beforehand") {
         .embedding = 64};
     constexpr std::size_t steps = 50;
     for (const std::size_t size : {2, 4, 8}) {
-        const auto sent = [&](std::size_t count) {
+        const auto sent = [&](std::size_t count, bool shard) {
             ThreadRanks all(size);
             all.run([&](td::Ranks& rank) {
                 td::Clip<filled> model{td::Seed{5}};
-                td::Trainer{model, td::AdamW{}, td::ConstantRate{}, td::InfoNce{}, td::TrainerOptions{.batch = 8, .ranks = &rank, .steps = count, .log = nullptr}}.fit(toy::Pairs{});
+                td::Trainer{model, td::AdamW{}, td::ConstantRate{}, td::InfoNce{},
+                            td::TrainerOptions{.batch = 8, .ranks = &rank, .shard_state = shard, .steps = count, .log = nullptr}}.fit(toy::Pairs{});
             });
             return static_cast<double>(all.sent_bytes());
         };
-        CHECK((sent(steps + 1) - sent(1)) / steps / static_cast<double>(size) == Approx(td::exchanged_bytes(filled, size, 8)).epsilon(0.002));
+        const auto sent_in_step = [&](bool shard) { return (sent(steps + 1, shard) - sent(1, shard)) / steps / static_cast<double>(size); };
+        CHECK(sent_in_step(false) == Approx(td::exchanged_bytes(filled, size, 8)).epsilon(0.002));
+        // Whole parameters of a small model cannot be dealt out evenly, and as much is sent as if each rank had the most.
+        CHECK(sent_in_step(true) == Approx(td::exchanged_bytes(filled, size, 8, true)).epsilon(size < 8 ? 0.02 : 0.2));
     }
+}
+
+TEST_CASE("ranks that have the optimizer's state in shares end in the same bits, and write the same snapshot") {
+    const TemporaryFolder folder;
+    const auto run = [&](std::size_t ranks, bool shard, const char* name, const auto& optimizer, std::size_t steps) {
+        std::vector<std::vector<float>> found(ranks);
+        ThreadRanks(ranks).run([&](td::Ranks& rank) {
+            td::Clip<drawn> model{td::Seed{5}};
+            td::TrainerOptions options{.batch = 8, .ranks = &rank, .shares = 4, .shard_state = shard, .steps = steps, .seed = td::Seed{2}, .log = nullptr};
+            options.lock_image = true;
+            options.snapshot_every = 3;
+            if (name != nullptr) options.snapshot = folder / name;
+            td::Trainer{model, optimizer, td::ConstantRate{}, td::InfoNce{}, options}.fit(toy::Pairs{});
+            found[rank.rank()] = toy::bytes_of(model);
+        });
+        for (const auto& weights : found) CHECK(weights == found[0]);
+        return found[0];
+    };
+    const auto check = [&](const auto& optimizer) {
+        const std::vector<float> expected = run(1, false, "whole", optimizer, 10);
+        CHECK(run(2, true, "shards", optimizer, 10) == expected);
+        const td::Safetensors whole = td::Safetensors::open(folder / "whole"), shards = td::Safetensors::open(folder / "shards");
+        REQUIRE(whole.tensors().size() == shards.tensors().size());
+        for (const td::StoredTensor& tensor : whole.tensors()) {
+            CAPTURE(tensor.name);
+            CHECK(std::ranges::equal(tensor.data, shards.find(tensor.name)->data));
+        }
+        std::filesystem::remove(folder / "whole");
+        std::filesystem::remove(folder / "shards");
+        CHECK(run(4, true, nullptr, optimizer, 10) == expected);
+    };
+    check(td::AdamW{.rate = 3e-3});
+    check(td::Muon{.rate = 3e-3});
+    check(td::AnyOptimizer{td::Sgd{.rate = 0.1}});
+}
+
+TEST_CASE("parameters are dealt out to ranks evenly, and a rank has the moments of its own alone") {
+    ThreadRanks(4).run([&](td::Ranks& rank) {
+        td::Clip<toy::config> moment{td::Seed{1}};
+        std::vector<std::pair<std::string, std::size_t>> sizes;
+        std::size_t all = 0, largest = 0;
+        td::for_each_parameter(
+            [&](const td::ParameterName& name, const auto& tensor) {
+                sizes.emplace_back(name, tensor.size());
+                all += tensor.size();
+                largest = std::max(largest, tensor.size());
+            },
+            std::as_const(moment));
+        const td::detail::StateShards shards(rank, sizes);
+        std::vector<std::size_t> loads(4);
+        for (const auto& [name, size] : sizes) loads[shards.owner(name)] += size;
+        if (std::ranges::max(loads) > all / 4 + largest) throw td::Error("test", "even loads", std::to_string(std::ranges::max(loads)));
+        shards.release(moment);
+        td::for_each_parameter(
+            [&](const td::ParameterName& name, const auto& tensor) {
+                const bool is_zero = std::ranges::all_of(tensor.elements(), [](float value) { return value == 0; });
+                if (!shards.is_mine(name.view()) && !is_zero) throw td::Error("test", "zeros", name.operator std::string());
+            },
+            std::as_const(moment));
+    });
 }
 
 TEST_CASE("a snapshot of four ranks goes on with two, and alone") {
@@ -233,6 +301,8 @@ TEST_CASE("a snapshot of four ranks goes on with two, and alone") {
             trainer.fit(toy::Pairs{});
         }),
                         Stop);
+        // Whoever had the optimizer's state, and has it now.
+        options.shard_state = !options.shard_state;
         CHECK(weights_of_run<toy::config>(ranks, options) == expected);
     }
 }

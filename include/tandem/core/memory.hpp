@@ -85,6 +85,9 @@ std::size_t peak_memory();
 /// Lets peak_memory() begin anew at what is held now.
 void restart_peak_memory();
 
+/// Fills memory that no file backs with zeros; the system has its whole pages back until they are written again.
+void zero_and_release(std::span<std::byte> memory);
+
 /// For containers whose elements come and go with every step.
 template <class T>
 struct RecyclingAllocator {

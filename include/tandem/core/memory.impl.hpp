@@ -1,12 +1,14 @@
 // Definitions of core/memory.hpp.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <map>
 #include <mutex>
 #include <new>
+#include <span>
 
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -196,6 +198,20 @@ TANDEM_INLINE void* BlockStore::take_kept(std::size_t bytes) {
 }  // namespace tandem::inline TANDEM_ABI::detail
 
 namespace tandem::inline TANDEM_ABI {
+
+TANDEM_INLINE void zero_and_release(std::span<std::byte> memory) {
+#if defined(__linux__)
+    const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+    const std::size_t before = std::min(memory.size(), (page - reinterpret_cast<std::uintptr_t>(memory.data()) % page) % page);
+    const std::size_t pages = (memory.size() - before) / page * page;
+    // Refused where pages are locked.
+    if (pages > 0 && ::madvise(memory.data() + before, pages, MADV_DONTNEED) == 0) {
+        std::memset(memory.data(), 0, before);
+        memory = memory.subspan(before + pages);
+    }
+#endif
+    if (!memory.empty()) std::memset(memory.data(), 0, memory.size());
+}
 
 TANDEM_INLINE std::size_t held_memory() {
     return detail::BlockStore::instance().held();

@@ -111,11 +111,12 @@ constexpr std::size_t training_bytes(const auto& config, Recompute recompute = R
 }
 
 /// Bytes that each of several ranks sends in a training step on a batch of so many pairs (see BatchParts): gradients twice, but for the part that a
-/// rank keeps, and embeddings. Besides go some hundred bytes by which ranks compare what they see.
+/// rank keeps, and embeddings; with shard_state (see TrainerOptions) weights as well. Besides go some hundred bytes by which ranks compare what they see.
 template <class C = float>
-constexpr std::size_t exchanged_bytes(const auto& config, std::size_t ranks, std::size_t batch) {
+constexpr std::size_t exchanged_bytes(const auto& config, std::size_t ranks, std::size_t batch, bool shard_state = false) {
     const std::size_t learned = config.logit_bias ? 2 : 1;  // the scalars of the loss, which every rank has for itself
-    return 2 * (ranks - 1) * (parameter_count(config) - learned + batch * config.embedding) * sizeof(C) / ranks;
+    const std::size_t weights = shard_state ? parameter_count(config) : 0;
+    return (ranks - 1) * (2 * (parameter_count(config) - learned + batch * config.embedding) + weights) * sizeof(C) / ranks;
 }
 
 /// Bytes of activations that inference holds for one item of a tower; of a model, for one image and one caption.

@@ -46,6 +46,7 @@
 #include <tandem/train/rules.hpp>
 #include <tandem/train/schedule.hpp>
 #include <tandem/train/snapshot.hpp>
+#include <tandem/train/state_shards.hpp>
 
 namespace tandem::inline TANDEM_ABI {
 
@@ -145,6 +146,9 @@ struct TrainerOptions {
     /// whatever the number of ranks, and go on from each other's snapshots; a gradient more is in memory each time that a rank's shares double. 0: as many as
     /// there are ranks.
     std::size_t shares = 0;
+    /// Each rank updates some of the parameters, has the optimizer's state of those alone, and gets the others from the ranks that update them: ZeRO's first
+    /// stage, with the same bits. Weights are sent once more each step; the first rank has the whole state while it saves a snapshot. The optimizer's update takes a RateFactor.
+    bool shard_state = false;
     std::size_t steps = 0;
     std::size_t epochs = 0;
     double seconds = 0;  ///< a budget of time; the schedule follows it, so the result depends on the machine's speed
@@ -271,6 +275,8 @@ private:
             throw Error("TrainerOptions.micro_batch", "0, since this model normalises batches as a whole", std::to_string(options_.micro_batch));
         if (options_.recompute != Recompute::nothing && !Model::recomputes_image && !Model::recomputes_text)
             throw Error("TrainerOptions.recompute", "Recompute::nothing, since this model has no tower of transformer blocks", "blocks to compute again");
+        if (!takes_factor && options_.shard_state)
+            throw Error("TrainerOptions.shard_state", "false, since this optimizer's update takes no RateFactor", "true");
         if (!takes_factor && factor_)
             throw Error("TrainerOptions", "no rate_factor and no locked tower, since this optimizer's update takes no RateFactor", "one of them");
         if constexpr (requires { optimizer_.check(); }) optimizer_.check();
@@ -462,6 +468,9 @@ private:
         run_.seed = options_.seed.value;
         state_.reset();
         if constexpr (requires { optimizer_.prepare(state_); }) optimizer_.prepare(state_);
+        own_factor_ = factor_;
+        shards_ = {};
+        if (options_.shard_state && parts_.ranks_count() > 1) shard_state();
         // Ranks stop together: they have told each other behind their last step.
         is_stopped_ = is_stop_asked();
         const auto is_stopped = [&] { return parts_.ranks == nullptr ? is_stop_asked() : is_stopped_; };
@@ -535,6 +544,7 @@ private:
         all.emplace_back("snapshot", options_.snapshot.empty() ? "no" : "yes");
         all.emplace_back("snapshot_every", std::to_string(options_.snapshot_every));
         all.emplace_back("evaluate_every", std::to_string(options_.evaluate_every));
+        all.emplace_back("shard_state", options_.shard_state ? "yes" : "no");
         all.emplace_back("weights", digest_of_weights().text());
         detail::check_ranks(*parts_.ranks, all);
         Sight mine;
@@ -564,6 +574,7 @@ private:
     void resume() {
         if (!std::filesystem::exists(options_.snapshot)) return;
         load_snapshot(options_.snapshot, model_, state_, run_, inputs_, average_ ? &*average_ : nullptr);
+        if (shards_) release_state();
         if (options_.log != nullptr) *options_.log << "going on from step " << run_.step << '\n';
     }
 
@@ -578,8 +589,22 @@ private:
 
     void save() {
         if (parts_.ranks != nullptr) compare_weights();
+        if (shards_) State::type::moments([&](const char*, Model& moment) { shards_.collect(moment); }, state_);
         if (options_.is_first_rank()) save_snapshot(options_.snapshot, model_, state_, run_, inputs_, average_ ? &*average_ : nullptr);
+        if (shards_) release_state();
         saved_step_ = run_.step;
+    }
+
+    /// This rank keeps its part of the optimizer's state.
+    [[gnu::cold]] void shard_state() {
+        std::vector<std::pair<std::string, std::size_t>> sizes;
+        for_each_parameter([&](const ParameterName& name, const auto& tensor) { sizes.emplace_back(name, tensor.size()); }, std::as_const(model_));
+        shards_ = detail::StateShards(*parts_.ranks, sizes);
+        own_factor_ = shards_.of_mine(factor_);
+        release_state();
+    }
+    [[gnu::cold]] void release_state() {
+        State::type::moments([&](const char*, Model& moment) { shards_.release(moment); }, state_);
     }
 
     /// Ends a run whose weights are good.
@@ -764,7 +789,10 @@ private:
 
     bool update(double step_rate, double scale) {
         if constexpr (takes_factor) {
-            return optimizer_.update(model_, gradient_, state_, step_rate, scale, factor_);
+            const bool are_finite = optimizer_.update(model_, gradient_, state_, step_rate, scale, own_factor_);
+            if (!shards_) return are_finite;
+            shards_.share(model_);
+            return std::ranges::all_of(of_all(static_cast<char>(are_finite)), [](char of_rank) { return of_rank != 0; });
         } else {
             return optimizer_.update(model_, gradient_, state_, step_rate, scale);
         }
@@ -779,6 +807,8 @@ private:
     ReportHook report_hook_;
     RateFactor factor_;
     std::string factors_;  // in words
+    RateFactor own_factor_;  // of the parameters that this rank updates
+    detail::StateShards shards_;
     Model gradient_;
     std::optional<Model> average_;
     typename Model::Workspace work_;
