@@ -2277,6 +2277,20 @@ void add_up(Ranks& ranks, std::span<const std::span<T>> tensors, SumRoom<T>& roo
 
 }  // namespace tandem::inline TANDEM_ABI
 
+// ---- tandem/core/to_text.hpp ----
+
+// Numbers as text.
+
+namespace tandem::inline TANDEM_ABI::detail {
+
+/// The shortest decimal that reads as the same number.
+[[gnu::cold]] inline std::string to_text(double value) {
+    std::array<char, 32> text;
+    return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr};
+}
+
+}  // namespace tandem::inline TANDEM_ABI::detail
+
 // ---- tandem/core/memory.hpp ----
 
 // Aligned storage, and memory that is used again.
@@ -6714,7 +6728,7 @@ public:
         by_digest_.clear();
         for (std::size_t i = 0; i < count; ++i) by_digest_.emplace_back(digests_[i], i);
         std::ranges::sort(by_digest_);
-        for (auto* const numbers : {&numbers_, &matches_, &told_apart_, &shares_}) numbers->resize(count);
+        for (auto* const numbers : {&numbers_, &matches_, &told_apart_, &shares_, &log_negatives_}) numbers->resize(count);
         for (std::size_t first = 0; first < count;) {
             std::size_t last = first + 1;
             while (last < count && by_digest_[last].first == by_digest_[first].first) ++last;
@@ -6724,6 +6738,7 @@ public:
                 numbers_(pair) = number;
                 matches_(pair) = repeats_ == Repeats::positives ? label : number;
                 told_apart_(pair) = repeats_ == Repeats::ignored ? label : number;
+                log_negatives_(pair) = std::log(static_cast<T>(count - (last - first)));
                 shares_(pair) = repeats_ == Repeats::positives ? T{1} / static_cast<T>(last - first) : T{1};
             }
             first = last;
@@ -6739,6 +6754,9 @@ protected:
 
     /// By how much a match counts where a caption's matches count as one.
     auto shares() const { return column(shares_); }
+
+    /// Of every pair, the logarithm of how many have another caption.
+    auto log_negatives() const { return as_expression(log_negatives_); }
 
     /// Throws Error unless as many pairs were seen last.
     void check(const char* where, const auto& image) const {
@@ -6758,7 +6776,7 @@ private:
     Repeats repeats_;
     std::vector<std::uint64_t> digests_;
     std::vector<std::pair<std::uint64_t, std::size_t>> by_digest_;
-    Numbers numbers_, matches_, told_apart_, shares_;
+    Numbers numbers_, matches_, told_apart_, shares_, log_negatives_;
 };
 
 }  // namespace detail
@@ -6778,7 +6796,35 @@ public:
     }
 };
 
-/// SigmoidLoss likewise: every match of a caption is one, or repeats are left out of the sum.
+/// InfoNce whose negatives, pairs of another caption, count the more the closer they are: HN-NCE (Radenovic et al. 2023, arXiv:2301.02280, section 3.3;
+/// Robinson et al. 2021, arXiv:2010.04592). Of a row of logits l, with p its match and n negatives: −log(eˡᵖ / (α eˡᵖ + Σⱼ wⱼ eˡʲ)), where wⱼ = n eᵝˡʲ / Σₖ eᵝˡᵏ,
+/// and so of a column; the mean of both. Without repeats, β = 0 and α = 1 it is InfoNCE.
+template <Real T = float>
+class HardNegativeInfoNce : public detail::CaptionLabels<T> {
+public:
+    /// `beta` is 0 or above; `alpha`, above 0 and at most 1, is how much of a match stands beneath the line. Throws Error for others.
+    explicit HardNegativeInfoNce(double beta = 0.25, double alpha = 1) : detail::CaptionLabels<T>(Repeats::positives), beta_(beta), alpha_(alpha) {
+        if (!(beta >= 0 && std::isfinite(beta))) throw Error("HardNegativeInfoNce", "a beta of 0 or above", detail::to_text(beta));
+        if (!(alpha > 0 && alpha <= 1)) throw Error("HardNegativeInfoNce", "an alpha above 0, at most 1", detail::to_text(alpha));
+    }
+
+    auto operator()(const auto& image, const auto& text, const auto& scale) const {
+        this->check("HardNegativeInfoNce", image);
+        const auto logits = matmul(scale * image, transpose(text));
+        // The exponential of a match is 0 among the negatives'.
+        const auto matches = this->matching() * 1e30;
+        const auto hard = (1 + beta_) * logits - matches, weights = beta_ * logits - matches;
+        const auto beside = this->log_negatives() - diagonal(logits) - std::log(alpha_);
+        const auto of_rows = softplus(log_sum_exp<1>(hard) - log_sum_exp<1>(weights) + beside);
+        const auto of_columns = softplus(log_sum_exp<0>(hard) - log_sum_exp<0>(weights) + beside);
+        return mean(0.5 * (of_rows + of_columns)) + std::log(alpha_);
+    }
+
+private:
+    double beta_, alpha_;
+};
+
+/// SigmoidLoss by captions: every match of one counts, or repeats are left out of the sum.
 template <Real T = float>
 class SigmoidLossByCaption : public detail::CaptionLabels<T> {
 public:
@@ -19600,20 +19646,6 @@ RateFactor layer_rates(const Config& config, const LayerRates& rates) {
 }
 
 }  // namespace tandem::inline TANDEM_ABI
-
-// ---- tandem/core/to_text.hpp ----
-
-// Numbers as text.
-
-namespace tandem::inline TANDEM_ABI::detail {
-
-/// The shortest decimal that reads as the same number.
-[[gnu::cold]] inline std::string to_text(double value) {
-    std::array<char, 32> text;
-    return {text.data(), std::to_chars(text.data(), text.data() + text.size(), value).ptr};
-}
-
-}  // namespace tandem::inline TANDEM_ABI::detail
 
 // ---- tandem/train/schedule.hpp ----
 

@@ -193,6 +193,33 @@ TEST_CASE("losses that see batches are computed in tiles", "[losses]") {
     }
 }
 
+TEST_CASE("hard negatives count the more the closer they are", "[losses]") {
+    for (const auto& [beta, alpha] : {std::pair(0.0, 1.0), std::pair(0.25, 1.0), std::pair(0.5, 0.3)}) {
+        td::HardNegativeInfoNce<double> loss(beta, alpha);
+        Batch().show(loss);
+        const auto of = [&, beta = beta, alpha = alpha](const auto& logit_of, std::size_t i) {
+            double weights = 0, hard = 0, count = 0;
+            for (std::size_t j = 0; j < pairs; ++j) {
+                if (are_same(i, j)) continue;
+                ++count;
+                weights += std::exp(beta * logit_of(j));
+                hard += std::exp((1 + beta) * logit_of(j));
+            }
+            const double match = std::exp(logit_of(i));
+            return -std::log(match / (alpha * match + count * hard / weights));
+        };
+        double expected = 0;
+        for (std::size_t i = 0; i < pairs; ++i) {
+            expected += (of([&](std::size_t j) { return logit(i, j); }, i) + of([&](std::size_t j) { return logit(j, i); }, i)) / (2 * pairs);
+        }
+        CHECK(computed(loss).value == Approx(expected).epsilon(1e-12));
+        check_gradients(loss);
+        check_tiles(loss);
+    }
+    CHECK_THROWS_WITH(td::HardNegativeInfoNce<double>(-1), "HardNegativeInfoNce: expected a beta of 0 or above, found -1");
+    CHECK_THROWS_WITH(td::HardNegativeInfoNce<double>(0.5, 0), "HardNegativeInfoNce: expected an alpha above 0, at most 1, found 0");
+}
+
 TEST_CASE("the sigmoid loss has several matches of a caption, or leaves them out", "[losses]") {
     for (const td::Repeats repeats : {td::Repeats::positives, td::Repeats::ignored}) {
         td::SigmoidLossByCaption<double> loss(repeats);
@@ -217,7 +244,9 @@ TEST_CASE("where no caption repeats, losses by caption are those of pairs", "[lo
     for (const td::Repeats repeats : {td::Repeats::negatives, td::Repeats::positives, td::Repeats::ignored}) {
         td::InfoNceByCaption<double> info_nce(repeats);
         td::SigmoidLossByCaption<double> sigmoid(repeats);
-        batch.show(info_nce), batch.show(sigmoid);
+        td::HardNegativeInfoNce<double> hard(0);
+        batch.show(info_nce), batch.show(sigmoid), batch.show(hard);
+        CHECK(computed(hard).value == Approx(computed(td::InfoNce{}).value).epsilon(1e-13));
         CHECK(computed(info_nce).value == Approx(computed(td::InfoNce{}).value).epsilon(1e-13));
         CHECK(computed(sigmoid).value == Approx(computed(td::SigmoidLoss{}).value).epsilon(1e-13));
     }
@@ -241,6 +270,7 @@ TEST_CASE("a loss that sees batches does so wherever it stands", "[losses]") {
 TEST_CASE("a batch that was not seen is an error", "[losses]") {
     const Teacher teacher;
     CHECK_THROWS_WITH(computed(td::InfoNceByCaption<double>{}), "InfoNceByCaption: expected a batch whose captions it has seen, 6 pairs, found 0");
+    CHECK_THROWS_WITH(computed(td::HardNegativeInfoNce<double>{}), "HardNegativeInfoNce: expected a batch whose captions it has seen, 6 pairs, found 0");
     CHECK_THROWS_WITH(computed(td::SigmoidLossByCaption<double>{}), "SigmoidLossByCaption: expected a batch whose captions it has seen, 6 pairs, found 0");
     auto loss = td::Distillation{teacher};
     const td::Tensor<double, td::Shape<td::dynamic, 2>> larger(pairs);
