@@ -214,7 +214,6 @@ TEST_CASE("hard negatives count the more the closer they are", "[losses]") {
         }
         CHECK(computed(loss).value == Approx(expected).epsilon(1e-12));
         check_gradients(loss);
-        check_tiles(loss);
     }
     CHECK_THROWS_WITH(td::HardNegativeInfoNce<double>(-1), "HardNegativeInfoNce: expected a beta of 0 or above, found -1");
     CHECK_THROWS_WITH(td::HardNegativeInfoNce<double>(0.5, 0), "HardNegativeInfoNce: expected an alpha above 0, at most 1, found 0");

@@ -129,7 +129,8 @@ public:
 
 /// InfoNce whose negatives, pairs of another caption, count the more the closer they are: HN-NCE (Radenovic et al. 2023, arXiv:2301.02280, section 3.3;
 /// Robinson et al. 2021, arXiv:2010.04592). Of a row of logits l, with p its match and n negatives: −log(eˡᵖ / (α eˡᵖ + Σⱼ wⱼ eˡʲ)), where wⱼ = n eᵝˡʲ / Σₖ eᵝˡᵏ,
-/// and so of a column; the mean of both. Without repeats, β = 0 and α = 1 it is InfoNCE.
+/// and so of a column; the mean of both. Without repeats, β = 0 and α = 1 it is InfoNCE. It is no sum over
+/// rows, and tiled() does not take it.
 template <Real T = float>
 class HardNegativeInfoNce : public detail::CaptionLabels<T> {
 public:
