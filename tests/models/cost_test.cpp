@@ -1,6 +1,7 @@
 // A config's cost as a constant against what its model does: parameters, products, memory.
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <type_traits>
 
@@ -31,12 +32,13 @@ struct Batch {
     td::Tensor<float, typename Model::Vision::Input::shape> images;
     td::Tensor<td::Id, typename Model::Text::Input::shape> ids;
 
-    /// Captions of `tokens` tokens each.
+    /// Captions of `tokens` tokens each, with zeros behind.
     Batch(std::size_t count, std::size_t tokens) : images(count), ids(count) {
         images.fill(0.5F);
         ids.fill(1);
         for (std::size_t i = 0; i < count; ++i) {
             ids(i, tokens - 1) = static_cast<td::Id>(Model::architecture.text.vocabulary - 1);
+            std::ranges::fill(ids[i].elements().subspan(tokens), td::Id{0});
         }
     }
 };

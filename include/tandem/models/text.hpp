@@ -6,6 +6,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <tandem/models/config.hpp>
@@ -67,6 +68,7 @@ public:
         std::vector<Id> targets{};           ///< and what they are
         std::vector<std::size_t> own_rows{}, own_offsets{};  ///< what is pooled, of the captions as they are
         std::vector<Random> random{};
+        Tensor<Id, Shape<dynamic, context>> captions;
         std::vector<nn::ChosenToken> chosen{};
         std::vector<C> of_tokens{};
         Tensor<C, Shape<dynamic, width>> own, told;
@@ -297,12 +299,9 @@ private:
         for (auto* offsets : {&work.offsets, &masked.own_offsets}) offsets->assign(1, 0);
         masked.targets.clear();
         masked.random.clear();
-        // From the last one on, so that they make room for each other.
+        std::swap(work.ids, masked.captions);
         work.ids.resize(2 * count);
-        for (std::size_t i = count; i-- > 0;) {
-            std::copy_n(&work.ids(i, 0), context, &work.ids(2 * i + 1, 0));
-            std::copy_n(&work.ids(i, 0), context, &work.ids(2 * i, 0));
-        }
+        for (std::size_t row = 0; row < 2 * count; ++row) std::copy_n(&masked.captions(row / 2, 0), context, &work.ids(row, 0));
         for (std::size_t i = 0; i < count; ++i) {
             const std::size_t length = close_up(work.ids[2 * i].elements());
             close_up(work.ids[2 * i + 1].elements());
