@@ -6572,7 +6572,7 @@ struct SigmoidLoss : LossNode {
 struct NoPairs : LossNode {
     static constexpr bool embeds_pairs = false;
 
-    auto operator()(const auto&, const auto&, const auto& scale) const { return 0.0 * scale; }
+    auto operator()(const auto& image, const auto& text, const auto& scale) const { return 0.0 * (sum(image) + sum(text) + scale); }
 };
 
 /// What smooths the labels of a loss, as a term beside it: InfoNce{} + 0.1 * LabelSmoothing{} is InfoNCE in which a label is 1 − 0.1 for the match and
@@ -6798,7 +6798,8 @@ public:
 
 /// InfoNce whose negatives, pairs of another caption, count the more the closer they are: HN-NCE (Radenovic et al. 2023, arXiv:2301.02280, section 3.3;
 /// Robinson et al. 2021, arXiv:2010.04592). Of a row of logits l, with p its match and n negatives: −log(eˡᵖ / (α eˡᵖ + Σⱼ wⱼ eˡʲ)), where wⱼ = n eᵝˡʲ / Σₖ eᵝˡᵏ,
-/// and so of a column; the mean of both. Without repeats, β = 0 and α = 1 it is InfoNCE.
+/// and so of a column; the mean of both. Without repeats, β = 0 and α = 1 it is InfoNCE. It is no sum over
+/// rows, and tiled() does not take it.
 template <Real T = float>
 class HardNegativeInfoNce : public detail::CaptionLabels<T> {
 public:
@@ -11652,6 +11653,7 @@ public:
         std::vector<Id> targets{};           ///< and what they are
         std::vector<std::size_t> own_rows{}, own_offsets{};  ///< what is pooled, of the captions as they are
         std::vector<Random> random{};
+        Tensor<Id, Shape<dynamic, context>> captions;
         std::vector<nn::ChosenToken> chosen{};
         std::vector<C> of_tokens{};
         Tensor<C, Shape<dynamic, width>> own, told;
@@ -11882,12 +11884,9 @@ private:
         for (auto* offsets : {&work.offsets, &masked.own_offsets}) offsets->assign(1, 0);
         masked.targets.clear();
         masked.random.clear();
-        // From the last one on, so that they make room for each other.
+        std::swap(work.ids, masked.captions);
         work.ids.resize(2 * count);
-        for (std::size_t i = count; i-- > 0;) {
-            std::copy_n(&work.ids(i, 0), context, &work.ids(2 * i + 1, 0));
-            std::copy_n(&work.ids(i, 0), context, &work.ids(2 * i, 0));
-        }
+        for (std::size_t row = 0; row < 2 * count; ++row) std::copy_n(&masked.captions(row / 2, 0), context, &work.ids(row, 0));
         for (std::size_t i = 0; i < count; ++i) {
             const std::size_t length = close_up(work.ids[2 * i].elements());
             close_up(work.ids[2 * i + 1].elements());
@@ -27910,22 +27909,29 @@ struct Conversions {
 
     template <class From>
     static void quantise(const From* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
-        // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
-        V low(0), high(0);
-        for (std::size_t j = 0; j < size; j += V::lanes) {
-            const V value = V::load(x + j, size - j < V::lanes ? size - j : V::lanes);  // zeros behind the end
-            low = min(low, value);
-            high = max(high, value);
+        // Zero is always among the values, so that it is exact, and a row of zeros has a scale. Two of each: one would wait for itself.
+        V low[2]{V(0), V(0)}, high[2]{V(0), V(0)};
+        const auto take = [&](std::size_t which, std::size_t j, std::size_t count) __attribute__((always_inline)) {
+            const V value = V::load(x + j, count);  // zeros behind the end
+            low[which] = min(low[which], value);
+            high[which] = max(high[which], value);
+        };
+        std::size_t j = 0;
+        for (; j + 2 * V::lanes <= size; j += 2 * V::lanes) {
+            take(0, j, V::lanes);
+            take(1, j + V::lanes, V::lanes);
         }
-        const float least = -VectorKernels<V>::largest(V(0) - low), range = VectorKernels<V>::largest(high) - least;
+        for (; j < size; j += V::lanes) take(0, j, size - j < V::lanes ? size - j : V::lanes);
+        const float least = -VectorKernels<V>::largest(V(0) - min(low[0], low[1])), range = VectorKernels<V>::largest(max(high[0], high[1])) - least;
         scale = range > 0 ? range / 255 : 1;
         const V inverse(1 / scale), shift = round(V(-least) * inverse);
         zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
-        for (std::size_t j = 0; j < size; j += V::lanes) {
-            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
-            const V bytes = min(V(255), max(V(0), round(V::load(x + j, count) * inverse) + shift));
-            bytes.store_bytes(y + j, count);
-        }
+        const auto put = [&](std::size_t at, std::size_t count) __attribute__((always_inline)) {
+            const V bytes = min(V(255), max(V(0), round(V::load(x + at, count) * inverse) + shift));
+            bytes.store_bytes(y + at, count);
+        };
+        for (j = 0; j + V::lanes <= size; j += V::lanes) put(j, V::lanes);
+        if (j < size) put(j, size - j);
     }
 
     /// Whole vectors: a tile and what belongs to its columns run on to the tile's end.
@@ -28846,22 +28852,29 @@ struct Conversions {
 
     template <class From>
     static void quantise(const From* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
-        // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
-        V low(0), high(0);
-        for (std::size_t j = 0; j < size; j += V::lanes) {
-            const V value = V::load(x + j, size - j < V::lanes ? size - j : V::lanes);  // zeros behind the end
-            low = min(low, value);
-            high = max(high, value);
+        // Zero is always among the values, so that it is exact, and a row of zeros has a scale. Two of each: one would wait for itself.
+        V low[2]{V(0), V(0)}, high[2]{V(0), V(0)};
+        const auto take = [&](std::size_t which, std::size_t j, std::size_t count) __attribute__((always_inline)) {
+            const V value = V::load(x + j, count);  // zeros behind the end
+            low[which] = min(low[which], value);
+            high[which] = max(high[which], value);
+        };
+        std::size_t j = 0;
+        for (; j + 2 * V::lanes <= size; j += 2 * V::lanes) {
+            take(0, j, V::lanes);
+            take(1, j + V::lanes, V::lanes);
         }
-        const float least = -VectorKernels<V>::largest(V(0) - low), range = VectorKernels<V>::largest(high) - least;
+        for (; j < size; j += V::lanes) take(0, j, size - j < V::lanes ? size - j : V::lanes);
+        const float least = -VectorKernels<V>::largest(V(0) - min(low[0], low[1])), range = VectorKernels<V>::largest(max(high[0], high[1])) - least;
         scale = range > 0 ? range / 255 : 1;
         const V inverse(1 / scale), shift = round(V(-least) * inverse);
         zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
-        for (std::size_t j = 0; j < size; j += V::lanes) {
-            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
-            const V bytes = min(V(255), max(V(0), round(V::load(x + j, count) * inverse) + shift));
-            bytes.store_bytes(y + j, count);
-        }
+        const auto put = [&](std::size_t at, std::size_t count) __attribute__((always_inline)) {
+            const V bytes = min(V(255), max(V(0), round(V::load(x + at, count) * inverse) + shift));
+            bytes.store_bytes(y + at, count);
+        };
+        for (j = 0; j + V::lanes <= size; j += V::lanes) put(j, V::lanes);
+        if (j < size) put(j, size - j);
     }
 
     /// Whole vectors: a tile and what belongs to its columns run on to the tile's end.
@@ -29681,22 +29694,29 @@ struct Conversions {
 
     template <class From>
     static void quantise(const From* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
-        // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
-        V low(0), high(0);
-        for (std::size_t j = 0; j < size; j += V::lanes) {
-            const V value = V::load(x + j, size - j < V::lanes ? size - j : V::lanes);  // zeros behind the end
-            low = min(low, value);
-            high = max(high, value);
+        // Zero is always among the values, so that it is exact, and a row of zeros has a scale. Two of each: one would wait for itself.
+        V low[2]{V(0), V(0)}, high[2]{V(0), V(0)};
+        const auto take = [&](std::size_t which, std::size_t j, std::size_t count) __attribute__((always_inline)) {
+            const V value = V::load(x + j, count);  // zeros behind the end
+            low[which] = min(low[which], value);
+            high[which] = max(high[which], value);
+        };
+        std::size_t j = 0;
+        for (; j + 2 * V::lanes <= size; j += 2 * V::lanes) {
+            take(0, j, V::lanes);
+            take(1, j + V::lanes, V::lanes);
         }
-        const float least = -VectorKernels<V>::largest(V(0) - low), range = VectorKernels<V>::largest(high) - least;
+        for (; j < size; j += V::lanes) take(0, j, size - j < V::lanes ? size - j : V::lanes);
+        const float least = -VectorKernels<V>::largest(V(0) - min(low[0], low[1])), range = VectorKernels<V>::largest(max(high[0], high[1])) - least;
         scale = range > 0 ? range / 255 : 1;
         const V inverse(1 / scale), shift = round(V(-least) * inverse);
         zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
-        for (std::size_t j = 0; j < size; j += V::lanes) {
-            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
-            const V bytes = min(V(255), max(V(0), round(V::load(x + j, count) * inverse) + shift));
-            bytes.store_bytes(y + j, count);
-        }
+        const auto put = [&](std::size_t at, std::size_t count) __attribute__((always_inline)) {
+            const V bytes = min(V(255), max(V(0), round(V::load(x + at, count) * inverse) + shift));
+            bytes.store_bytes(y + at, count);
+        };
+        for (j = 0; j + V::lanes <= size; j += V::lanes) put(j, V::lanes);
+        if (j < size) put(j, size - j);
     }
 
     /// Whole vectors: a tile and what belongs to its columns run on to the tile's end.
@@ -30475,22 +30495,29 @@ struct Conversions {
 
     template <class From>
     static void quantise(const From* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
-        // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
-        V low(0), high(0);
-        for (std::size_t j = 0; j < size; j += V::lanes) {
-            const V value = V::load(x + j, size - j < V::lanes ? size - j : V::lanes);  // zeros behind the end
-            low = min(low, value);
-            high = max(high, value);
+        // Zero is always among the values, so that it is exact, and a row of zeros has a scale. Two of each: one would wait for itself.
+        V low[2]{V(0), V(0)}, high[2]{V(0), V(0)};
+        const auto take = [&](std::size_t which, std::size_t j, std::size_t count) __attribute__((always_inline)) {
+            const V value = V::load(x + j, count);  // zeros behind the end
+            low[which] = min(low[which], value);
+            high[which] = max(high[which], value);
+        };
+        std::size_t j = 0;
+        for (; j + 2 * V::lanes <= size; j += 2 * V::lanes) {
+            take(0, j, V::lanes);
+            take(1, j + V::lanes, V::lanes);
         }
-        const float least = -VectorKernels<V>::largest(V(0) - low), range = VectorKernels<V>::largest(high) - least;
+        for (; j < size; j += V::lanes) take(0, j, size - j < V::lanes ? size - j : V::lanes);
+        const float least = -VectorKernels<V>::largest(V(0) - min(low[0], low[1])), range = VectorKernels<V>::largest(max(high[0], high[1])) - least;
         scale = range > 0 ? range / 255 : 1;
         const V inverse(1 / scale), shift = round(V(-least) * inverse);
         zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
-        for (std::size_t j = 0; j < size; j += V::lanes) {
-            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
-            const V bytes = min(V(255), max(V(0), round(V::load(x + j, count) * inverse) + shift));
-            bytes.store_bytes(y + j, count);
-        }
+        const auto put = [&](std::size_t at, std::size_t count) __attribute__((always_inline)) {
+            const V bytes = min(V(255), max(V(0), round(V::load(x + at, count) * inverse) + shift));
+            bytes.store_bytes(y + at, count);
+        };
+        for (j = 0; j + V::lanes <= size; j += V::lanes) put(j, V::lanes);
+        if (j < size) put(j, size - j);
     }
 
     /// Whole vectors: a tile and what belongs to its columns run on to the tile's end.
@@ -31294,22 +31321,29 @@ struct Conversions {
 
     template <class From>
     static void quantise(const From* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
-        // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
-        V low(0), high(0);
-        for (std::size_t j = 0; j < size; j += V::lanes) {
-            const V value = V::load(x + j, size - j < V::lanes ? size - j : V::lanes);  // zeros behind the end
-            low = min(low, value);
-            high = max(high, value);
+        // Zero is always among the values, so that it is exact, and a row of zeros has a scale. Two of each: one would wait for itself.
+        V low[2]{V(0), V(0)}, high[2]{V(0), V(0)};
+        const auto take = [&](std::size_t which, std::size_t j, std::size_t count) __attribute__((always_inline)) {
+            const V value = V::load(x + j, count);  // zeros behind the end
+            low[which] = min(low[which], value);
+            high[which] = max(high[which], value);
+        };
+        std::size_t j = 0;
+        for (; j + 2 * V::lanes <= size; j += 2 * V::lanes) {
+            take(0, j, V::lanes);
+            take(1, j + V::lanes, V::lanes);
         }
-        const float least = -VectorKernels<V>::largest(V(0) - low), range = VectorKernels<V>::largest(high) - least;
+        for (; j < size; j += V::lanes) take(0, j, size - j < V::lanes ? size - j : V::lanes);
+        const float least = -VectorKernels<V>::largest(V(0) - min(low[0], low[1])), range = VectorKernels<V>::largest(max(high[0], high[1])) - least;
         scale = range > 0 ? range / 255 : 1;
         const V inverse(1 / scale), shift = round(V(-least) * inverse);
         zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
-        for (std::size_t j = 0; j < size; j += V::lanes) {
-            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
-            const V bytes = min(V(255), max(V(0), round(V::load(x + j, count) * inverse) + shift));
-            bytes.store_bytes(y + j, count);
-        }
+        const auto put = [&](std::size_t at, std::size_t count) __attribute__((always_inline)) {
+            const V bytes = min(V(255), max(V(0), round(V::load(x + at, count) * inverse) + shift));
+            bytes.store_bytes(y + at, count);
+        };
+        for (j = 0; j + V::lanes <= size; j += V::lanes) put(j, V::lanes);
+        if (j < size) put(j, size - j);
     }
 
     /// Whole vectors: a tile and what belongs to its columns run on to the tile's end.
@@ -32167,22 +32201,29 @@ struct Conversions {
 
     template <class From>
     static void quantise(const From* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
-        // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
-        V low(0), high(0);
-        for (std::size_t j = 0; j < size; j += V::lanes) {
-            const V value = V::load(x + j, size - j < V::lanes ? size - j : V::lanes);  // zeros behind the end
-            low = min(low, value);
-            high = max(high, value);
+        // Zero is always among the values, so that it is exact, and a row of zeros has a scale. Two of each: one would wait for itself.
+        V low[2]{V(0), V(0)}, high[2]{V(0), V(0)};
+        const auto take = [&](std::size_t which, std::size_t j, std::size_t count) __attribute__((always_inline)) {
+            const V value = V::load(x + j, count);  // zeros behind the end
+            low[which] = min(low[which], value);
+            high[which] = max(high[which], value);
+        };
+        std::size_t j = 0;
+        for (; j + 2 * V::lanes <= size; j += 2 * V::lanes) {
+            take(0, j, V::lanes);
+            take(1, j + V::lanes, V::lanes);
         }
-        const float least = -VectorKernels<V>::largest(V(0) - low), range = VectorKernels<V>::largest(high) - least;
+        for (; j < size; j += V::lanes) take(0, j, size - j < V::lanes ? size - j : V::lanes);
+        const float least = -VectorKernels<V>::largest(V(0) - min(low[0], low[1])), range = VectorKernels<V>::largest(max(high[0], high[1])) - least;
         scale = range > 0 ? range / 255 : 1;
         const V inverse(1 / scale), shift = round(V(-least) * inverse);
         zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
-        for (std::size_t j = 0; j < size; j += V::lanes) {
-            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
-            const V bytes = min(V(255), max(V(0), round(V::load(x + j, count) * inverse) + shift));
-            bytes.store_bytes(y + j, count);
-        }
+        const auto put = [&](std::size_t at, std::size_t count) __attribute__((always_inline)) {
+            const V bytes = min(V(255), max(V(0), round(V::load(x + at, count) * inverse) + shift));
+            bytes.store_bytes(y + at, count);
+        };
+        for (j = 0; j + V::lanes <= size; j += V::lanes) put(j, V::lanes);
+        if (j < size) put(j, size - j);
     }
 
     /// Whole vectors: a tile and what belongs to its columns run on to the tile's end.
@@ -33017,22 +33058,29 @@ struct Conversions {
 
     template <class From>
     static void quantise(const From* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
-        // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
-        V low(0), high(0);
-        for (std::size_t j = 0; j < size; j += V::lanes) {
-            const V value = V::load(x + j, size - j < V::lanes ? size - j : V::lanes);  // zeros behind the end
-            low = min(low, value);
-            high = max(high, value);
+        // Zero is always among the values, so that it is exact, and a row of zeros has a scale. Two of each: one would wait for itself.
+        V low[2]{V(0), V(0)}, high[2]{V(0), V(0)};
+        const auto take = [&](std::size_t which, std::size_t j, std::size_t count) __attribute__((always_inline)) {
+            const V value = V::load(x + j, count);  // zeros behind the end
+            low[which] = min(low[which], value);
+            high[which] = max(high[which], value);
+        };
+        std::size_t j = 0;
+        for (; j + 2 * V::lanes <= size; j += 2 * V::lanes) {
+            take(0, j, V::lanes);
+            take(1, j + V::lanes, V::lanes);
         }
-        const float least = -VectorKernels<V>::largest(V(0) - low), range = VectorKernels<V>::largest(high) - least;
+        for (; j < size; j += V::lanes) take(0, j, size - j < V::lanes ? size - j : V::lanes);
+        const float least = -VectorKernels<V>::largest(V(0) - min(low[0], low[1])), range = VectorKernels<V>::largest(max(high[0], high[1])) - least;
         scale = range > 0 ? range / 255 : 1;
         const V inverse(1 / scale), shift = round(V(-least) * inverse);
         zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
-        for (std::size_t j = 0; j < size; j += V::lanes) {
-            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
-            const V bytes = min(V(255), max(V(0), round(V::load(x + j, count) * inverse) + shift));
-            bytes.store_bytes(y + j, count);
-        }
+        const auto put = [&](std::size_t at, std::size_t count) __attribute__((always_inline)) {
+            const V bytes = min(V(255), max(V(0), round(V::load(x + at, count) * inverse) + shift));
+            bytes.store_bytes(y + at, count);
+        };
+        for (j = 0; j + V::lanes <= size; j += V::lanes) put(j, V::lanes);
+        if (j < size) put(j, size - j);
     }
 
     /// Whole vectors: a tile and what belongs to its columns run on to the tile's end.
@@ -33813,22 +33861,29 @@ struct Conversions {
 
     template <class From>
     static void quantise(const From* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
-        // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
-        V low(0), high(0);
-        for (std::size_t j = 0; j < size; j += V::lanes) {
-            const V value = V::load(x + j, size - j < V::lanes ? size - j : V::lanes);  // zeros behind the end
-            low = min(low, value);
-            high = max(high, value);
+        // Zero is always among the values, so that it is exact, and a row of zeros has a scale. Two of each: one would wait for itself.
+        V low[2]{V(0), V(0)}, high[2]{V(0), V(0)};
+        const auto take = [&](std::size_t which, std::size_t j, std::size_t count) __attribute__((always_inline)) {
+            const V value = V::load(x + j, count);  // zeros behind the end
+            low[which] = min(low[which], value);
+            high[which] = max(high[which], value);
+        };
+        std::size_t j = 0;
+        for (; j + 2 * V::lanes <= size; j += 2 * V::lanes) {
+            take(0, j, V::lanes);
+            take(1, j + V::lanes, V::lanes);
         }
-        const float least = -VectorKernels<V>::largest(V(0) - low), range = VectorKernels<V>::largest(high) - least;
+        for (; j < size; j += V::lanes) take(0, j, size - j < V::lanes ? size - j : V::lanes);
+        const float least = -VectorKernels<V>::largest(V(0) - min(low[0], low[1])), range = VectorKernels<V>::largest(max(high[0], high[1])) - least;
         scale = range > 0 ? range / 255 : 1;
         const V inverse(1 / scale), shift = round(V(-least) * inverse);
         zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
-        for (std::size_t j = 0; j < size; j += V::lanes) {
-            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
-            const V bytes = min(V(255), max(V(0), round(V::load(x + j, count) * inverse) + shift));
-            bytes.store_bytes(y + j, count);
-        }
+        const auto put = [&](std::size_t at, std::size_t count) __attribute__((always_inline)) {
+            const V bytes = min(V(255), max(V(0), round(V::load(x + at, count) * inverse) + shift));
+            bytes.store_bytes(y + at, count);
+        };
+        for (j = 0; j + V::lanes <= size; j += V::lanes) put(j, V::lanes);
+        if (j < size) put(j, size - j);
     }
 
     /// Whole vectors: a tile and what belongs to its columns run on to the tile's end.
@@ -34603,22 +34658,29 @@ struct Conversions {
 
     template <class From>
     static void quantise(const From* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
-        // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
-        V low(0), high(0);
-        for (std::size_t j = 0; j < size; j += V::lanes) {
-            const V value = V::load(x + j, size - j < V::lanes ? size - j : V::lanes);  // zeros behind the end
-            low = min(low, value);
-            high = max(high, value);
+        // Zero is always among the values, so that it is exact, and a row of zeros has a scale. Two of each: one would wait for itself.
+        V low[2]{V(0), V(0)}, high[2]{V(0), V(0)};
+        const auto take = [&](std::size_t which, std::size_t j, std::size_t count) __attribute__((always_inline)) {
+            const V value = V::load(x + j, count);  // zeros behind the end
+            low[which] = min(low[which], value);
+            high[which] = max(high[which], value);
+        };
+        std::size_t j = 0;
+        for (; j + 2 * V::lanes <= size; j += 2 * V::lanes) {
+            take(0, j, V::lanes);
+            take(1, j + V::lanes, V::lanes);
         }
-        const float least = -VectorKernels<V>::largest(V(0) - low), range = VectorKernels<V>::largest(high) - least;
+        for (; j < size; j += V::lanes) take(0, j, size - j < V::lanes ? size - j : V::lanes);
+        const float least = -VectorKernels<V>::largest(V(0) - min(low[0], low[1])), range = VectorKernels<V>::largest(max(high[0], high[1])) - least;
         scale = range > 0 ? range / 255 : 1;
         const V inverse(1 / scale), shift = round(V(-least) * inverse);
         zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
-        for (std::size_t j = 0; j < size; j += V::lanes) {
-            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
-            const V bytes = min(V(255), max(V(0), round(V::load(x + j, count) * inverse) + shift));
-            bytes.store_bytes(y + j, count);
-        }
+        const auto put = [&](std::size_t at, std::size_t count) __attribute__((always_inline)) {
+            const V bytes = min(V(255), max(V(0), round(V::load(x + at, count) * inverse) + shift));
+            bytes.store_bytes(y + at, count);
+        };
+        for (j = 0; j + V::lanes <= size; j += V::lanes) put(j, V::lanes);
+        if (j < size) put(j, size - j);
     }
 
     /// Whole vectors: a tile and what belongs to its columns run on to the tile's end.

@@ -682,22 +682,29 @@ struct Conversions {
 
     template <class From>
     static void quantise(const From* x, std::uint8_t* y, std::size_t size, float& scale, std::int32_t& zero) {
-        // Zero is always among the values, so that it is exact, and a row of zeros has a scale.
-        V low(0), high(0);
-        for (std::size_t j = 0; j < size; j += V::lanes) {
-            const V value = V::load(x + j, size - j < V::lanes ? size - j : V::lanes);  // zeros behind the end
-            low = min(low, value);
-            high = max(high, value);
+        // Zero is always among the values, so that it is exact, and a row of zeros has a scale. Two of each: one would wait for itself.
+        V low[2]{V(0), V(0)}, high[2]{V(0), V(0)};
+        const auto take = [&](std::size_t which, std::size_t j, std::size_t count) __attribute__((always_inline)) {
+            const V value = V::load(x + j, count);  // zeros behind the end
+            low[which] = min(low[which], value);
+            high[which] = max(high[which], value);
+        };
+        std::size_t j = 0;
+        for (; j + 2 * V::lanes <= size; j += 2 * V::lanes) {
+            take(0, j, V::lanes);
+            take(1, j + V::lanes, V::lanes);
         }
-        const float least = -VectorKernels<V>::largest(V(0) - low), range = VectorKernels<V>::largest(high) - least;
+        for (; j < size; j += V::lanes) take(0, j, size - j < V::lanes ? size - j : V::lanes);
+        const float least = -VectorKernels<V>::largest(V(0) - min(low[0], low[1])), range = VectorKernels<V>::largest(max(high[0], high[1])) - least;
         scale = range > 0 ? range / 255 : 1;
         const V inverse(1 / scale), shift = round(V(-least) * inverse);
         zero = static_cast<std::int32_t>(std::lrint(-least * (1 / scale)));
-        for (std::size_t j = 0; j < size; j += V::lanes) {
-            const std::size_t count = size - j < V::lanes ? size - j : V::lanes;
-            const V bytes = min(V(255), max(V(0), round(V::load(x + j, count) * inverse) + shift));
-            bytes.store_bytes(y + j, count);
-        }
+        const auto put = [&](std::size_t at, std::size_t count) __attribute__((always_inline)) {
+            const V bytes = min(V(255), max(V(0), round(V::load(x + at, count) * inverse) + shift));
+            bytes.store_bytes(y + at, count);
+        };
+        for (j = 0; j + V::lanes <= size; j += V::lanes) put(j, V::lanes);
+        if (j < size) put(j, size - j);
     }
 
     /// Whole vectors: a tile and what belongs to its columns run on to the tile's end.
