@@ -294,7 +294,9 @@ def machine():
     name = fields.get("model name", os.uname().machine)
     family, model = int(fields.get("cpu family", 0)), int(fields.get("model", 0))
     if name == "AMD EPYC":
-        name += {26: " (Zen 5)", 25: " (Zen 4)" if model >> 4 in (1, 6, 7, 10) else " (Zen 3)"}.get(family, f" (family {family})")
+        is_zen_4, is_zen_5 = 0x10 <= model < 0x20 or 0x60 <= model < 0xB0, model < 0x50 or 0x60 <= model < 0x80
+        zen = (4 if is_zen_4 else 3) if family == 25 else 5 if family == 26 and is_zen_5 else None
+        name += f" (Zen {zen})" if zen else f" (family {family})"
     return f"{name}, {os.cpu_count()} cores"
 
 

@@ -3,10 +3,10 @@
 #include <array>
 #include <cmath>
 #include <cstdio>
-#include <deque>
 #include <filesystem>
 #include <functional>
 #include <limits>
+#include <map>
 #include <numeric>
 #include <sstream>
 
@@ -34,44 +34,52 @@ struct Embedded {
     std::vector<std::size_t> kept;  ///< which of the pictures they are
 };
 
-/// Embeds pictures, and keeps what it has in --journal's folder until the run is done.
+/// Embeds pictures in parts, each with a name, and keeps what it has of them in --journal's folder until the run is done.
 class PictureRows {
 public:
     PictureRows(const Opened& opened, const Arguments& options) : opened_(opened), folder_(options.get("--journal")) {
+        if (options.has("--journal") && folder_.empty()) throw td::Error("--journal", "a folder", "no name");
         if (folder_.empty()) return;
         std::filesystem::create_directories(folder_);
         inputs_ = inputs_of_rows(options, opened);
     }
 
-    Inputs inputs() const { return inputs_; }
+    const Opened& opened() const { return opened_; }
 
-    /// Pictures by number; `what` they are is told by `inputs`.
-    Embedded operator()(const char* what, const Inputs& inputs, std::size_t count, const std::function<td::Image(std::size_t)>& picture,
-                        const std::function<std::string(std::size_t)>& name) {
+    /// Makes a part ready, whose pictures `add_pictures` tells Inputs. Throws Error where an earlier run has left others.
+    template <class AddPictures>
+    void prepare(const std::string& part, const AddPictures& add_pictures) {
+        const std::size_t width = opened_.clip.sizes().embedding;
+        if (folder_.empty()) {
+            journals_.try_emplace(part, width);
+            return;
+        }
+        Inputs inputs = inputs_;
+        add_pictures(inputs);
+        journals_.try_emplace(part, folder_ / (part + ".rows"), "evaluate 1", inputs, width);
+    }
+
+    /// The pictures of a part, by number.
+    Embedded embed(const std::string& part, std::size_t count, const std::function<td::Image(std::size_t)>& picture,
+                   const std::function<std::string(std::size_t)>& name) {
         const std::size_t floats = opened_.preprocess.count(), width = opened_.clip.sizes().embedding;
-        Journal& journal = journals_.emplace_back(folder_.empty() ? Journal(width) : Journal(folder_ / (std::string(what) + ".rows"), "evaluate 1", inputs, width));
-        std::vector<float> pixels;
-        // The message of a picture that cannot be read, or nothing.
-        const auto fault_of = [&](std::size_t i, std::span<float> to) {
-            try {
-                to_pixels(opened_, picture(i), name(i), to);
-                return std::string();
-            } catch (const td::Error& error) {
-                return std::string(error.what());
-            }
-        };
-        const std::vector<float> rows = all_rows(what, journal, count, [&](std::size_t first, std::size_t end) {
-            pixels.assign((end - first) * floats, 0.0F);
+        Journal& journal = journals_.at(part);
+        const std::vector<float> rows = all_rows(part.c_str(), journal, count, [&](std::size_t first, std::size_t end) {
+            std::vector<float> pixels((end - first) * floats);
             std::vector<char> failed(end - first);
             td::parallel_for(end - first, 1, [&](std::size_t i, std::size_t last) {
                 for (; i < last; ++i) {
                     const auto to = std::span(pixels).subspan(i * floats, floats);
-                    failed[i] = fault_of(first + i, to).empty() ? 0 : 1;
-                    if (failed[i] != 0) std::ranges::fill(to, 0.0F);
+                    try {
+                        to_pixels(opened_, picture(first + i), name(first + i), to);
+                    } catch (const td::Error&) {
+                        failed[i] = 1;
+                        std::ranges::fill(to, 0.0F);
+                    }
                 }
             });
             const auto embedded = opened_.clip.encode_image(std::span<const float>(pixels));
-            if (!is_finite(embedded.elements())) throw td::Error(what, "finite numbers from the model", "infinities or NaN");
+            if (!is_finite(embedded.elements())) throw td::Error(part, "finite numbers from the model", "infinities or NaN");
             std::vector<float> found(embedded.data(), embedded.data() + embedded.size());
             for (std::size_t i = 0; i < failed.size(); ++i) {
                 if (failed[i] != 0) std::ranges::fill(std::span(found).subspan(i * width, width), std::numeric_limits<float>::quiet_NaN());
@@ -79,37 +87,45 @@ public:
             return found;
         });
         Embedded found;
-        pixels.resize(floats);
+        std::vector<float> kept;
         for (std::size_t i = 0; i < count; ++i) {
-            if (!std::isnan(rows[i * width])) {
-                found.kept.push_back(i);
-                continue;
+            auto row = std::span(rows).subspan(i * width, width);
+            std::vector<float> again;
+            if (std::isnan(row[0])) {
+                // Once more: for its message, which an earlier run may have had, or because it can be read by now.
+                try {
+                    again = embed_picture(opened_, picture(i), name(i));
+                    row = again;
+                } catch (const td::Error& error) {
+                    std::fprintf(stderr, "left out: %s\n", error.what());
+                    continue;
+                }
             }
-            // Once more: for its message, which an earlier run may have had.
-            const std::string fault = fault_of(i, pixels);
-            std::fprintf(stderr, "left out: %s\n", fault.empty() ? (name(i) + ": it could not be read before").c_str() : fault.c_str());
+            found.kept.push_back(i);
+            kept.insert(kept.end(), row.begin(), row.end());
         }
-        if (found.kept.empty()) throw td::Error(what, "a picture that can be read", "none");
+        if (found.kept.empty()) {
+            journal.remove();  // there is nothing to go on from
+            throw td::Error(part, "a picture that can be read", "none");
+        }
         found.rows = Scores(found.kept.size(), width);
-        for (std::size_t i = 0; i < found.kept.size(); ++i) std::copy_n(rows.data() + found.kept[i] * width, width, found.rows[i].data());
+        std::ranges::copy(kept, found.rows.data());
         return found;
     }
 
     /// The run is done.
     void forget() {
         if (folder_.empty()) return;
-        for (Journal& journal : journals_) journal.remove();
+        for (auto& [part, journal] : journals_) journal.remove();
         std::error_code there_is_more;
         std::filesystem::remove(folder_, there_is_more);
     }
-
-    const Opened& opened() const { return opened_; }
 
 private:
     const Opened& opened_;
     std::filesystem::path folder_;
     Inputs inputs_;
-    std::deque<Journal> journals_;
+    std::map<std::string, Journal> journals_;
 };
 
 /// The classes' pictures that can be read, and their classes.
@@ -118,11 +134,9 @@ struct Labelled {
     std::vector<std::size_t> labels;
 };
 
-Labelled embed_classes(PictureRows& embed, const char* what, const ClassFolder& classes) {
-    Inputs inputs = embed.inputs();
-    inputs.add_pictures(classes.pictures);
-    Embedded found = embed(
-        what, inputs, classes.pictures.size(), [&](std::size_t i) { return read_picture(embed.opened(), classes.pictures[i]); },
+Labelled embed_classes(PictureRows& rows, const std::string& part, const ClassFolder& classes) {
+    Embedded found = rows.embed(
+        part, classes.pictures.size(), [&](std::size_t i) { return read_picture(rows.opened(), classes.pictures[i]); },
         [&](std::size_t i) { return classes.pictures[i].string(); });
     Labelled all{std::move(found.rows), {}};
     for (const std::size_t i : found.kept) all.labels.push_back(classes.labels[i]);
@@ -201,19 +215,20 @@ nlohmann::ordered_json recalls(const Scores& queries, const Scores& items, const
     return table;
 }
 
-nlohmann::ordered_json retrieval(PictureRows& embed, const std::string& what, const td::TableOptions& table) {
-    const Opened& opened = embed.opened();
-    const td::SampleList list = td::read_samples(what, table);
+td::SampleList read_pairs(const std::string& what, const td::TableOptions& table) {
+    td::SampleList list = td::read_samples(what, table);
     for (const auto& [cause, files] : list.faults) {
         for (const auto& [file, times] : files) std::fprintf(stderr, "left out: %zu times %s: %s\n", times, cause.c_str(), file.c_str());
     }
     if (list.samples.size() < 2) throw td::Error("--pairs", "two pictures with captions or more", std::to_string(list.samples.size()));
+    return list;
+}
+
+nlohmann::ordered_json retrieval(PictureRows& rows_of_parts, const td::SampleList& list) {
+    const Opened& opened = rows_of_parts.opened();
     const auto name = [&](std::size_t i) { return td::name_of(list, i); };
-    Inputs inputs = embed.inputs();
-    inputs.add_pictures(list.files);
-    inputs.add("digest of names, places and captions", std::to_string(list.digest));
-    const Embedded pictures = embed(
-        "pairs", inputs, list.samples.size(), [&](std::size_t i) { return td::decode_image(td::picture_of(list, i), name(i), opened.decode); }, name);
+    const Embedded pictures = rows_of_parts.embed(
+        "pairs", list.samples.size(), [&](std::size_t i) { return td::decode_image(td::picture_of(list, i), name(i), opened.decode); }, name);
     // Captions of a picture stand together.
     std::vector<std::string> captions;
     std::vector<std::size_t> picture_of_caption, places;
@@ -287,27 +302,38 @@ int run(const Arguments& options) {
     }
     const Opened opened = open(options);
     require_both(opened, options, "pictures and texts");
-    PictureRows embed(opened, options);
+    PictureRows rows(opened, options);
+    const auto of_folder = [](const ClassFolder& classes) { return [&](Inputs& inputs) { inputs.add_pictures(classes.pictures); }; };
+    td::SampleList pairs;
+    if (has_classes) rows.prepare("classes", of_folder(tested));
+    if (has_probe) rows.prepare("probe", of_folder(probed));
+    if (options.has("--pairs")) {
+        pairs = read_pairs(options.get("--pairs"), table);
+        rows.prepare("pairs", [&](Inputs& inputs) {
+            inputs.add_pictures(pairs.files);
+            inputs.add("digest of names, places and captions", std::to_string(pairs.digest));
+        });
+    }
     nlohmann::ordered_json found;
     if (has_classes) {
-        const Labelled test = embed_classes(embed, "classes", tested);
+        const Labelled test = embed_classes(rows, "classes", tested);
         const auto cosines = td::similarity(test.rows, td::zero_shot_classifier(opened.clip, *opened.tokenizer, tested.classes, templates));
         found["zero-shot"] = {{"pictures", test.labels.size()}, {"classes", tested.classes.size()}};
         found["zero-shot"].update(accuracy(cosines, test.labels));
         if (has_probe) {
-            const Labelled training = embed_classes(embed, "probe", probed);
+            const Labelled training = embed_classes(rows, "probe", probed);
             double strength = 0;
             found["linear probe"] = probe(training, test, tested.classes.size(), strength);
             for (const std::size_t count : shots) found["few-shot probe"].push_back(few_shot(training, test, tested.classes.size(), count, draws, strength));
         }
     }
-    if (options.has("--pairs")) found["retrieval"] = retrieval(embed, options.get("--pairs"), table);
+    if (options.has("--pairs")) found["retrieval"] = retrieval(rows, pairs);
     if (options.has("--json")) {
         std::printf("%s\n", found.dump(2).c_str());
     } else {
         print(found);
     }
-    embed.forget();
+    rows.forget();
     return done;
 }
 

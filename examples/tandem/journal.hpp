@@ -19,7 +19,7 @@
 namespace program {
 
 /// Enough to keep the cores busy; what is decoded ahead is memory.
-inline constexpr std::size_t rows_at_once = 16;
+inline std::size_t rows_at_once() { return std::max<std::size_t>(16, 4 * td::core_count()); }
 
 /// The rows computed so far, in a file, so that a run that is killed goes on where it was; or for this run alone.
 class Journal {
@@ -33,23 +33,27 @@ public:
         if (std::ifstream before(path_, std::ios::binary); before) {
             std::string found;
             for (std::string line; std::getline(before, line) && !line.empty() && found.size() < 65536;)
-                found += line + "\n";
-            found += "\n";
-            if (found != header) throw td::Error(path_.string(), difference(header, found));
+                found += line + (before.eof() ? "" : "\n");
+            const bool is_whole = !before.eof();
+            if (is_whole) found += "\n";
+            // A run that was killed before its header was written has left nothing.
+            if (is_whole ? found != header : !header.starts_with(found)) throw td::Error(path_.string(), difference(header, found));
             std::vector<float> row(width);
             while (
                 before.read(reinterpret_cast<char*>(row.data()), static_cast<std::streamsize>(width * sizeof(float))))
                 rows_.insert(rows_.end(), row.begin(), row.end());
+            before.close();
+            // Half a row of a killed run goes.
+            std::filesystem::resize_file(path_, is_whole ? header.size() + rows_.size() * sizeof(float) : 0);
         }
-        // Half a row of a killed run goes.
-        if (std::filesystem::exists(path_)) std::filesystem::resize_file(path_, header.size() + rows_.size() * sizeof(float));
         file_.open(path_, std::ios::binary | std::ios::app);
         if (file_.tellp() == 0) file_ << header;
         flush();
     }
 
     std::size_t count() const { return rows_.size() / width_; }
-    const std::vector<float>& rows() const { return rows_; }
+    /// What was appended, which it then has only in its file.
+    std::vector<float> take_rows() { return std::move(rows_); }
     void append(std::span<const float> rows) {
         rows_.insert(rows_.end(), rows.begin(), rows.end());
         if (path_.empty()) return;
@@ -86,16 +90,16 @@ private:
     std::ofstream file_;
 };
 
-/// Rows for `count` items, a batch at a time; what a journal has is not computed again.
+/// Rows for `count` items, a batch at a time; what a journal has is not computed again. The journal has them in its file alone then.
 template <class Embed>
 std::vector<float> all_rows(const char* what, Journal& journal, std::size_t count, const Embed& rows_of) {
     Progress progress(what, journal.count(), count);
     while (journal.count() < count) {
         const std::size_t first = journal.count();
-        journal.append(rows_of(first, std::min(first + rows_at_once, count)));
+        journal.append(rows_of(first, std::min(first + rows_at_once(), count)));
         progress.show(journal.count());
     }
-    return journal.rows();
+    return journal.take_rows();
 }
 
 }  // namespace program

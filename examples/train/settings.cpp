@@ -252,7 +252,7 @@ program::Command command(const std::vector<std::string>& models) {
              {"--log-every-n-steps", "N", "between reports (default 100)"},
              {"--seed", "N", "of weights, order and crops (default 0)"},
              {"--shares", "N", "a power of two: in how many shares a gradient is added up, which is how many ranks can compute it to the same bits; each doubling keeps a gradient more (default under mpirun: as the batch's parts allow, at most 8; else 1)"},
-             {"--shard-optimizer", "", "each rank has the optimizer's state of some parameters alone, updates them, and gets the others: less memory, the same bits (ZeRO's first stage)"},
+             {"--shard-optimizer", "", "each of several ranks keeps the optimizer's state of some parameters alone, updates them, and gets the others: less memory but where a run begins or saves, the same bits (ZeRO's first stage)"},
              {"--rank-timeout", "SECONDS", "of silence, after which a rank is given up (default 30)"}},
             nullptr};
 }

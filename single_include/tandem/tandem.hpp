@@ -6568,7 +6568,8 @@ struct SigmoidLoss : LossNode {
     }
 };
 
-/// No loss of pairs: a text tower learns its MaskedLanguage alone. The image tower stays, and so does what makes embeddings of captions.
+/// No loss of pairs: a text tower learns its MaskedLanguage alone. The image tower and what makes embeddings of captions have no gradient, and a Trainer
+/// leaves them alone.
 struct NoPairs : LossNode {
     static constexpr bool embeds_pairs = false;
 
@@ -6605,6 +6606,7 @@ template <ComposableLoss L>
 struct WeightedLoss : LossNode {
     static constexpr std::size_t least_pairs = tandem::least_pairs<L>;
     static constexpr bool sees_batch = tandem::sees_batch<L>;
+    static constexpr bool embeds_pairs = tandem::embeds_pairs<L>;
 
     double weight;
     L loss;
@@ -6625,6 +6627,7 @@ template <ComposableLoss A, ComposableLoss B>
 struct SummedLoss : LossNode {
     static constexpr std::size_t least_pairs = std::max(tandem::least_pairs<A>, tandem::least_pairs<B>);
     static constexpr bool sees_batch = tandem::sees_batch<A> || tandem::sees_batch<B>;
+    static constexpr bool embeds_pairs = tandem::embeds_pairs<A> || tandem::embeds_pairs<B>;
 
     A a;
     B b;
@@ -6662,6 +6665,7 @@ template <ComposableLoss L>
 struct TiledLoss : LossNode {
     static constexpr std::size_t least_pairs = tandem::least_pairs<L>;
     static constexpr bool sees_batch = tandem::sees_batch<L>;
+    static constexpr bool embeds_pairs = tandem::embeds_pairs<L>;
 
     L loss;
     std::size_t rows;
@@ -7049,9 +7053,10 @@ struct SeeingLossRules {
 };
 
 /// Of a loss that is not of pairs.
-template <bool learns>
+template <bool embeds_pairs, bool masks_language, bool is_shared>
 struct PairlessRules {
-    static_assert(learns, "tandem: the loss NoPairs is for a model whose TextConfig has a masked_language, and this one has none");
+    static_assert(embeds_pairs || masks_language, "tandem: the loss NoPairs is for a model whose TextConfig has a masked_language, and this one has none");
+    static_assert(embeds_pairs || !is_shared, "tandem: the loss NoPairs is for towers that have their blocks for themselves: these share them");
 };
 
 /// Of a model that is to train.
@@ -7171,7 +7176,7 @@ struct TextRules {
         "there is no proj_bias");
     static_assert(mixer_fits, "tandem: TextConfig: this mixer lets a token see those after it: set .causal = false");
     static_assert(masked_language_fits,
-                  "tandem: TextConfig: masked_language needs a tower that is not causal, a pad_id, and a mask in the vocabulary");
+                  "tandem: TextConfig: masked_language needs a tower that is not causal, a pad_id, another id as mask in the vocabulary, and a weight above 0");
 };
 
 /// Of a ClipConfig, whether its towers agree where they are to share their blocks.
@@ -9759,11 +9764,12 @@ namespace tandem::inline TANDEM_ABI {
 /// section 3.1 and appendix A.1): of the tokens between a caption's first and last one, each is chosen with probability `share`; of the chosen ones
 /// 80 % are replaced by `mask`, 10 % by any token of the vocabulary, and 10 % stay; a head tells all of them from what the tower makes of the
 /// caption so changed. Its loss is the mean cross-entropy over the chosen tokens of a batch, as transformers' DataCollatorForLanguageModeling and
-/// BertForMaskedLM have it.
+/// BertForMaskedLM have it; products with the table of tokens are of float32 in an amp_bf16 model as well. Memory grows with the most tokens that a step
+/// has chosen.
 struct MaskedLanguage {
     double share = 0;   ///< BERT's is 0.15; 0: there is no head
-    Id mask = 0;        ///< [MASK]: 103 in BERT's vocabulary, 250001 in XLM-R's
-    double weight = 1;  ///< of its loss, which is added to that of the pairs
+    Id mask = -1;       ///< [MASK]: 103 in BERT's vocabulary, 250001 in XLM-R's
+    double weight = 1;  ///< of its loss, which is added to that of the pairs; above 0
 
     friend constexpr bool operator==(const MaskedLanguage&, const MaskedLanguage&) = default;
 };
@@ -9811,7 +9817,7 @@ struct MaskedLanguageHead {
     struct Saved {
         [[no_unique_address]] typename InputNorm::Saved ln_in;
         typename Norm::Saved norm;
-        Stream normed, hidden, active, told, gradient;
+        Stream normed, hidden, active, outputs, gradient;
         Tensor<C, Shape<dynamic, Vocabulary>> logits;
     };
 
@@ -9824,15 +9830,15 @@ struct MaskedLanguageHead {
 
     void initialise(Random& random, const InitScale& scale) { fill_normal(dense.weight, random, scale.attention()); }
 
-    /// The cross-entropy of every row of x <rows, Width>, whose right answer is in `targets`, to `losses`; dx = the gradient of scale · their sum. Adds
-    /// to the gradients of the head, and of the table to `of_table`.
+    /// The cross-entropy of every row of x <rows, Width>, whose right answer is in `labels`, to `losses`; dx = the gradient of scale · their sum. Adds
+    /// to the gradients of the head, and of the table to `of_table` [Vocabulary, Width], unless it is null.
     template <class Activation>
-    void learn(Rows<const C, Width> x, std::span<const Id> targets, C scale, const Table& table, const Activation& activation, Rows<C, Width> dx,
-               std::span<C> losses, Saved& saved, MaskedLanguageHead& gradient, Table& of_table) const
+    void loss_and_gradient(Rows<const C, Width> x, std::span<const Id> labels, C scale, const Table& table, const Activation& activation, Rows<C, Width> dx,
+               std::span<C> losses, Saved& saved, MaskedLanguageHead& gradient, C* of_table) const
         requires Trainable<T>
     {
         const std::size_t rows = x.extent(0);
-        for (Stream* stream : {&saved.hidden, &saved.active, &saved.told, &saved.gradient}) stream->resize(rows);
+        for (Stream* stream : {&saved.hidden, &saved.active, &saved.outputs, &saved.gradient}) stream->resize(rows);
         Rows<const C, Width> input = x;
         if constexpr (norms_input) {
             saved.normed.resize(rows);
@@ -9841,32 +9847,32 @@ struct MaskedLanguageHead {
         }
         dense.forward(input, saved.hidden);
         activate(activation, saved.hidden.data(), saved.active.data(), saved.active.size());
-        norm.forward(saved.active, saved.told, saved.norm);
+        norm.forward(saved.active, saved.outputs, saved.norm);
         // Of so many rows at a time there are logits.
         constexpr std::size_t at_once = std::max<std::size_t>(1, (std::size_t{1} << 22) / Vocabulary);
         const auto words = kernels::row_major<C>(table.data(), Width);
         for (std::size_t first = 0; first < rows; first += at_once) {
             const std::size_t count = std::min(at_once, rows - first);
             saved.logits.resize(count);
-            const auto told = kernels::row_major<C>(saved.told.data() + first * Width, Width);
-            kernels::gemm<C>(count, Vocabulary, Width, told, words.transposed(), saved.logits.data(), Vocabulary);
+            const auto outputs = kernels::row_major<C>(saved.outputs.data() + first * Width, Width);
+            kernels::gemm<C>(count, Vocabulary, Width, outputs, words.transposed(), saved.logits.data(), Vocabulary);
             parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
                 for (std::size_t i = begin; i < end; ++i) {
                     C* const row = saved.logits.data() + i * Vocabulary;
-                    const auto target = static_cast<std::size_t>(targets[first + i]);
+                    const auto label = static_cast<std::size_t>(labels[first + i]);
                     std::transform(row, row + Vocabulary, bias.data(), row, std::plus<C>());
                     const auto top = static_cast<std::size_t>(std::max_element(row, row + Vocabulary) - row);
-                    const C largest = row[top], right = row[target];
+                    const C largest = row[top], right = row[label];
                     kernels::active<C>().softmax(row, Vocabulary, C{1});
                     losses[first + i] = largest - std::log(row[top]) - right;
                     std::transform(row, row + Vocabulary, row, [&](C share) { return scale * share; });
-                    row[target] -= scale;
+                    row[label] -= scale;
                 }
             });
             const auto slopes = kernels::row_major<C>(saved.logits.data(), Vocabulary);
             detail::add_column_sums<C>(count, Vocabulary, {saved.logits.data(), Vocabulary}, gradient.bias.data());
             kernels::gemm<C>(count, Width, Vocabulary, slopes, words, saved.gradient.data() + first * Width, Width);
-            kernels::gemm<C>(Vocabulary, Width, count, slopes.transposed(), told, of_table.data(), Width, true);
+            if (of_table != nullptr) kernels::gemm<C>(Vocabulary, Width, count, slopes.transposed(), outputs, of_table, Width, true);
         }
         norm.backward(saved.active, saved.gradient, saved.gradient, saved.norm, gradient.norm, false);
         activate_backward(activation, saved.hidden.data(), saved.gradient.data(), saved.gradient.size());
@@ -11043,7 +11049,9 @@ struct TextConfig {
     constexpr bool mixer_fits() const { return !causal || requires { requires Mixer::can_be_causal; }; }
     constexpr bool masks_language() const { return masked_language.share > 0; }
     constexpr bool masked_language_fits() const {
-        return !masks_language() || (!causal && pad_id >= 0 && masked_language.mask >= 0 && static_cast<std::size_t>(masked_language.mask) < vocabulary);
+        const auto [share, mask, weight] = masked_language;
+        return share == 0 || (!causal && pad_id >= 0 && mask != pad_id && mask >= 0 && static_cast<std::size_t>(mask) < vocabulary && weight > 0 &&
+                              weight < std::numeric_limits<double>::infinity());
     }
     constexpr bool is_valid() const {
         return sizes_are_positive() && heads_fit() && kv_heads_fit() && norms_fit() && rates_are_shares() &&
@@ -11097,11 +11105,11 @@ struct TextConfig {
         if (!masks_language()) return {};
         const Cost once = blocks_cost(tokens, recompute), before = token_cost(tokens);
         const Cost twice = 2 * nn::transformer_cost(block_shape(), computed(tokens), layers, block_parts(), false, recompute);
-        const auto told = static_cast<std::size_t>(masked_language.share * static_cast<double>(computed(tokens)));
+        const auto masked = static_cast<std::size_t>(masked_language.share * static_cast<double>(computed(tokens)));
         return Cost{.parameters = nn::linear_cost(width, width, true, 0).parameters + (no_ln_final ? 1 : 2) * norm.cost(width, 0).parameters + vocabulary,
                     .matrices = width * width,
-                    .saved = before.saved + twice.saved - once.saved + width * told,
-                    .scratch = before.scratch + twice.scratch - once.scratch + (no_ln_final ? 5 : 6) * width * told};
+                    .saved = before.saved + twice.saved - once.saved + width * masked,
+                    .scratch = before.scratch + twice.scratch - once.scratch + (no_ln_final ? 5 : 6) * width * masked};
     }
 
 private:
@@ -11650,16 +11658,16 @@ public:
         std::vector<std::size_t> counts{};   ///< tokens to be told of each caption
         std::vector<C> losses{};             ///< the sum of their cross-entropies, after the backward pass
         std::vector<std::size_t> rows{};     ///< where they stand
-        std::vector<Id> targets{};           ///< and what they are
-        std::vector<std::size_t> own_rows{}, own_offsets{};  ///< what is pooled, of the captions as they are
+        std::vector<Id> labels{};            ///< and what they are
+        std::vector<std::size_t> pooled_rows{}, pooled_offsets{};  ///< what is pooled, of the captions as they are
         std::vector<Random> random{};
         Tensor<Id, Shape<dynamic, context>> captions;
         std::vector<nn::ChosenToken> chosen{};
         std::vector<C> of_tokens{};
-        Tensor<C, Shape<dynamic, width>> own, told;
+        Tensor<C, Shape<dynamic, width>> pooled, hidden;
         typename MlmHead::Saved head;
-        /// What the head adds to the table of tokens, which adds to it as well: apart, until close_share().
-        typename MlmHead::Table table;
+        /// The head's gradient of the table of tokens, which embedding them adds to as well: apart between begin_share() and close_share().
+        Tensor<C, Shape<dynamic, width>> table;
     };
 
     struct Workspace {
@@ -11695,7 +11703,7 @@ public:
         table_.initialise(random, scale);
         if constexpr (OwnsBlocks) transformer_.initialise(random);
         head_.initialise(random, scale);
-        if constexpr (masks_language) mlm_head_.initialise(random, scale);
+        if constexpr (masks_language) initialise_mlm_head(random);
     }
 
     /// ids <N, context> to embeddings <N, Embedding>, not normalised. `keep` keeps what backward needs, and leaves out
@@ -11812,12 +11820,22 @@ public:
         backward_of_tokens(work, gradient);
     }
 
-    /// Adds what the head for masked language has for the table of tokens since the last call: so the table's sums depend on no part of a batch.
-    void close_share(Workspace& work, TextTransformer& gradient) const requires masks_language {
-        auto& sums = work.masked.table;
-        std::transform(sums.data(), sums.data() + sums.size(), gradient.table_.token_embedding.data(), gradient.table_.token_embedding.data(), std::plus<C>());
-        sums.fill(0);
+    /// Between these two the head for masked language and the embedding of tokens, which both add to the table of tokens, do so apart: alternating, they
+    /// would depend on the parts of a batch.
+    void begin_share(Workspace& work) const requires masks_language {
+        if (work.locked > 0) return;
+        work.masked.table.resize(stand_in.vocabulary);
+        work.masked.table.fill(0);
     }
+    void close_share(Workspace& work, TextTransformer& gradient) const requires masks_language {
+        if (work.locked > 0) return;
+        const std::array to{gradient.table_.token_embedding.elements()}, from{work.masked.table.elements()};
+        detail::add_tensors<C>(to, from);
+        work.masked.table.fill(0);
+    }
+
+    /// Random weights of the head for masked language: what it begins with where a checkpoint has none.
+    void initialise_mlm_head(Random& random) requires masks_language { mlm_head_.initialise(random, {.width = width, .layers = stand_in.layers}); }
 
     /// Which form of GELU stands for AnyGelu.
     void set_gelu(kernels::Activation form) { gelu_ = form; }
@@ -11880,9 +11898,9 @@ private:
     void forward_masked(Rows<C, Embedding> embeddings, Workspace& work, const Blocks& blocks) const requires masks_language {
         Masked& masked = work.masked;
         const std::size_t count = work.ids.extent(0);
-        for (auto* counted : {&masked.rows, &masked.own_rows, &masked.counts}) counted->clear();
-        for (auto* offsets : {&work.offsets, &masked.own_offsets}) offsets->assign(1, 0);
-        masked.targets.clear();
+        for (auto* counted : {&masked.rows, &masked.pooled_rows, &masked.counts}) counted->clear();
+        for (auto* offsets : {&work.offsets, &masked.pooled_offsets}) offsets->assign(1, 0);
+        masked.labels.clear();
         masked.random.clear();
         std::swap(work.ids, masked.captions);
         work.ids.resize(2 * count);
@@ -11896,24 +11914,24 @@ private:
             nn::mask_tokens(work.ids[2 * i + 1].elements().first(length), stand_in.masked_language, stand_in.vocabulary, masked.random.back(), masked.chosen);
             const std::size_t first = work.offsets.back();
             if constexpr (Head::picks_row) {
-                masked.own_rows.push_back(first + end_of(work.ids[2 * i].elements().first(length)));
+                masked.pooled_rows.push_back(first + end_of(work.ids[2 * i].elements().first(length)));
             } else {
-                for (std::size_t j = 0; j < length; ++j) masked.own_rows.push_back(first + j);
+                for (std::size_t j = 0; j < length; ++j) masked.pooled_rows.push_back(first + j);
             }
-            masked.own_offsets.push_back(masked.own_rows.size());
+            masked.pooled_offsets.push_back(masked.pooled_rows.size());
             masked.counts.push_back(masked.chosen.size());
             for (const nn::ChosenToken& token : masked.chosen) {
                 masked.rows.push_back(first + length + token.position);
-                masked.targets.push_back(token.id);
+                masked.labels.push_back(token.id);
             }
             work.offsets.push_back(first + length);
             work.offsets.push_back(first + 2 * length);
         }
         embed(work.ids, work, blocks);
         const Rows<const C, width> rows = blocks.forward(work.sequences(), work.blocks, true, masked.random);
-        masked.own.resize(masked.own_rows.size());
-        nn::gather_rows<C, width>(rows, masked.own_rows, masked.own);
-        head_.forward(masked.own, embeddings, own_sequences(work), 0, work.head, true);
+        masked.pooled.resize(masked.pooled_rows.size());
+        nn::gather_rows<C, width>(rows, masked.pooled_rows, masked.pooled);
+        head_.forward(masked.pooled, embeddings, pooled_sequences(work), 0, work.head, true);
     }
 
     /// work.gradient = the gradient of what leaves the blocks, of forward_masked's embeddings and of the tokens to be told.
@@ -11922,16 +11940,18 @@ private:
     {
         Masked& masked = work.masked;
         work.gradient.fill(0);
-        work.picked_gradient.resize(masked.own_rows.size());
-        head_.backward(masked.own, gradient_of_embeddings, work.picked_gradient, own_sequences(work), 0, work.head, gradient.head_);
-        nn::add_to_rows<C, width>(work.picked_gradient, masked.own_rows, work.gradient);
-        masked.told.resize(masked.rows.size());
+        work.picked_gradient.resize(masked.pooled_rows.size());
+        head_.backward(masked.pooled, gradient_of_embeddings, work.picked_gradient, pooled_sequences(work), 0, work.head, gradient.head_);
+        nn::add_to_rows<C, width>(work.picked_gradient, masked.pooled_rows, work.gradient);
+        masked.hidden.resize(masked.rows.size());
         work.picked_gradient.resize(masked.rows.size());
-        nn::gather_rows<C, width>(work.blocks.streams.back(), masked.rows, masked.told);
+        nn::gather_rows<C, width>(work.blocks.streams.back(), masked.rows, masked.hidden);
         masked.of_tokens.resize(masked.rows.size());
+        // A locked tower's table is not updated.
+        C* const of_table = work.locked > 0 ? nullptr : masked.table.data();
         const auto learn = [&](const auto& activation) {
-            mlm_head_.learn(masked.told, masked.targets, masked.scale, table_.token_embedding, activation, work.picked_gradient, masked.of_tokens, masked.head,
-                            gradient.mlm_head_, masked.table);
+            mlm_head_.loss_and_gradient(masked.hidden, masked.labels, masked.scale, table_.token_embedding, activation, work.picked_gradient, masked.of_tokens, masked.head,
+                            gradient.mlm_head_, of_table);
         };
         if constexpr (std::is_same_v<std::remove_const_t<decltype(stand_in.activation)>, AnyGelu>) {
             learn(work.gelu);
@@ -11950,9 +11970,9 @@ private:
     }
 
     /// The captions as they are, by what is pooled of them.
-    Sequences<C> own_sequences(const Workspace& work) const requires masks_language {
+    Sequences<C> pooled_sequences(const Workspace& work) const requires masks_language {
         Sequences<C> sequences = work.sequences();
-        sequences.offsets = work.masked.own_offsets;
+        sequences.offsets = work.masked.pooled_offsets;
         return sequences;
     }
 
@@ -12585,7 +12605,8 @@ public:
         std::vector<Clip> sums{};                ///< of shares, beside the gradient itself
         std::vector<Clip> of_texts{};            ///< where towers share blocks: what a share's captions give them
         SumRoom<C> room{};                       ///< for sums over ranks
-        Tensor<C, Shape<dynamic>> told{};        ///< of each caption, where language is masked: tokens to be told, then the sum of their cross-entropies
+        /// Of each caption, where language is masked: the tokens to be told, and the sum of their cross-entropies.
+        Tensor<C, Shape<dynamic>> masked_counts{}, masked_losses{};
     };
 
     /// Zero weights and unit gains: what gradients and moments start as, and a checkpoint is loaded into.
@@ -12768,7 +12789,7 @@ public:
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
         static_assert(sizeof(detail::loss_rules<std::remove_cvref_t<L>, Call, config.logit_bias>()) > 0);
         static_assert(sizeof(detail::SeeingLossRules<detail::may_see<L>>) > 0);
-        static_assert(sizeof(detail::PairlessRules<embeds_pairs<std::remove_cvref_t<L>> || masks_language>) > 0);
+        static_assert(sizeof(detail::PairlessRules<embeds_pairs<std::remove_cvref_t<L>>, masks_language, is_shared>) > 0);
         if constexpr (trains && Call::fits && detail::may_see<L>) {
             struct Batch {
                 typename Vision::Input images;
@@ -12804,7 +12825,7 @@ public:
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
         static_assert(sizeof(detail::loss_rules<std::remove_cvref_t<L>, Call, config.logit_bias>()) > 0);
         static_assert(sizeof(detail::SeeingLossRules<detail::may_see<L>>) > 0);
-        static_assert(sizeof(detail::PairlessRules<embeds_pairs<std::remove_cvref_t<L>> || masks_language>) > 0);
+        static_assert(sizeof(detail::PairlessRules<embeds_pairs<std::remove_cvref_t<L>>, masks_language, is_shared>) > 0);
         if (normalises_batches && work.ranks != nullptr && work.ranks->size() > 1)
             throw Error("Clip::loss_and_gradient", "one rank, since this model normalises batches as a whole", std::to_string(work.ranks->size()));
         if (normalises_batches && part > 0 && part < count)
@@ -12983,10 +13004,10 @@ private:
         std::size_t digits_ = 1;
     };
 
-    /// The sum of work.told, of which each rank has what it computed.
-    static C sum_of_told(Workspace& work, bool has_ranks) {
-        if (has_ranks) gather<C>(*work.ranks, work.told.elements());
-        return std::accumulate(work.told.elements().begin(), work.told.elements().end(), C{0});
+    /// The sum of a batch's values, of which each rank has those of its pairs.
+    static C sum_of_all(Tensor<C, Shape<dynamic>>& values, Ranks* ranks) {
+        if (ranks != nullptr) gather<C>(*ranks, values.elements());
+        return std::accumulate(values.elements().begin(), values.elements().end(), C{0});
     }
 
     /// One step over pairs(first, last), `part` pairs at a time. A part whose activations are still there is not computed again.
@@ -13005,7 +13026,12 @@ private:
         work.image_embeddings.resize(count);
         work.text_embeddings.resize(count);
         if constexpr (!embeds_pairs<L>) work.image_embeddings.fill(1);
-        if constexpr (masks_language) work.told.resize(count);
+        if constexpr (masks_language) {
+            if (!embeds_pairs<L> && work.lock_text) throw Error("Clip::loss_and_gradient", "a text tower that is not locked, since NoPairs is about it alone", "a locked one");
+            work.masked_counts.resize(count);
+            work.masked_losses.resize(count);
+            text_.begin_share(work.text);
+        }
         // Locked towers embed once.
         const auto forward = [&](std::size_t number, bool with_locked) {
             const std::size_t first = number * part, last = std::min(first + part, count);
@@ -13024,7 +13050,7 @@ private:
             if (with_locked || !work.lock_text)
                 text_forward(batch.ids, work.text_embeddings.view().slice(first, last), work.text, !work.lock_text);
             if constexpr (masks_language) {
-                if (with_locked && !work.lock_text) std::ranges::copy(work.text.masked.counts, work.told.data() + first);
+                if (with_locked && !work.lock_text) std::ranges::copy(work.text.masked.counts, work.masked_counts.data() + first);
             }
         };
         const std::size_t own = parts.own_parts();
@@ -13036,7 +13062,7 @@ private:
         if constexpr (masks_language) {
             if (!work.lock_text) {
                 // The mean is over the tokens of the whole batch.
-                const C tokens = sum_of_told(work, has_ranks);
+                const C tokens = sum_of_all(work.masked_counts, has_ranks ? work.ranks : nullptr);
                 work.text.masked.scale = tokens > 0 ? static_cast<C>(config.text.masked_language.weight) / tokens : C{0};
             }
         }
@@ -13079,7 +13105,7 @@ private:
                 }
                 if (!work.lock_text) text_backward(rows_of(of_texts, number, texts), work.text, sums.under_way(), is_shared ? work.of_texts[0] : gradient);
                 if constexpr (masks_language) {
-                    if (!work.lock_text) std::ranges::copy(work.text.masked.losses, work.told.data() + number * part);
+                    if (!work.lock_text) std::ranges::copy(work.text.masked.losses, work.masked_losses.data() + number * part);
                     if (!work.lock_text && ends_share) text_.close_share(work.text, sums.under_way().text_);
                 }
                 if (!ends_share) continue;
@@ -13096,7 +13122,7 @@ private:
                 if (!work.lock_text) exchange(&GradientTensors::text);
             }
             if constexpr (masks_language) {
-                if (!work.lock_text) return result.value + work.text.masked.scale * sum_of_told(work, has_ranks);
+                if (!work.lock_text) return result.value + work.text.masked.scale * sum_of_all(work.masked_losses, has_ranks ? work.ranks : nullptr);
             }
             return result.value;
         };
@@ -15325,6 +15351,7 @@ private:
     std::size_t prefix_ = 0;
     ImageSize grid_;
     std::size_t asked_ = 0;
+    bool has_mlm_head_;
     std::vector<std::string> missing_, unfit_;
 };
 
@@ -15420,6 +15447,7 @@ void load_plain_weights(Model& model, const WeightFiles& file, std::string_view 
 
 /// Loads the parameters of `model`, or of one of its towers, from an open file that has them all, under the names of a
 /// whole model, of one tower of transformers, or behind what a trainer has wrapped around it (LoadOptions::prefix).
+/// A head for masked language stays as it is where the file has none.
 /// Learned positions of square images of another size are resized, bicubic and antialiased, as open_clip does; a table
 /// of as many rows as the model has stays as it is. What does not fit is refused whole: the Error says how many tensors
 /// are missing, unexpected or of another shape and names them, and the model is as it was.
@@ -15440,7 +15468,7 @@ void load_weights(Model& model, const std::filesystem::path& path, const LoadOpt
 /// torch.save, the index of a sharded one, or a folder as transformers and open_clip lay it out, with its config beside
 /// the weights (see WeightFiles). Where that config and the architecture disagree, in sizes, activation, eps, pooling
 /// or mask, the Error names both values; what the config asks for and is not here is an Error too. The path of the
-/// weights' file leaves the config unread.
+/// weights' file leaves the config unread. A head for masked language begins at random where there is none.
 template <auto config, Arithmetic T = float>
     requires detail::HasTwoTowers<decltype(config)>
 Clip<config, T> load(const std::filesystem::path& path, const LoadOptions& options = {}) {
@@ -15448,6 +15476,10 @@ Clip<config, T> load(const std::filesystem::path& path, const LoadOptions& optio
         detail::require_agreement(path, detail::architecture_fields(config), options.towers);
     }
     Clip<config, T> model;
+    if constexpr (detail::MasksLanguage<typename Clip<config, T>::Text>) {
+        Random random(Seed{0});
+        model.text().initialise_mlm_head(random);
+    }
     load_weights(model, path, options);
     return model;
 }
@@ -19547,7 +19579,7 @@ private:
 namespace tandem::inline TANDEM_ABI {
 
 /// The groups of one tower as open_clip has them: what makes tokens of the input; each block, the last one with the norm behind it;
-/// pooling and projection (open_clip/transformer.py, VisionTransformer.layer_groups and _text_layer_groups; timm_model.py, layer_groups;
+/// pooling, projection and the head for masked language (open_clip/transformer.py, VisionTransformer.layer_groups and _text_layer_groups; timm_model.py, layer_groups;
 /// modified_resnet.py, layer_groups, whose blocks are the four stages).
 struct LayerGroups {
     std::string_view blocks;         ///< how the names of the blocks' parameters begin, up to a block's number
@@ -19997,26 +20029,31 @@ namespace tandem::inline TANDEM_ABI::detail {
 template <class T>
 using ByRank = std::vector<std::vector<std::span<T>>>;
 
-/// Each rank's tensors are there, and then all ranks have all: a few megabytes of each go at a time, through `room`.
+/// Each rank's tensors are there, and then all ranks have all. Each tensor goes once to every other rank, a few megabytes at a time, through `room`.
 template <class T>
-void share_tensors(Ranks& ranks, const ByRank<T>& tensors, std::vector<T>& room);
+void share_tensors(Ranks& ranks, const ByRank<T>& tensors, SumRoom<T>& room);
 
 /// The same, but that only the first rank gets them.
 template <class T>
 void collect_tensors(Ranks& ranks, const ByRank<T>& tensors);
 
 /// Which rank updates which parameter, and has its moments: ZeRO's first stage (Rajbhandari et al. 2020, arXiv:1910.02054, section 5.1), by whole
-/// parameters, so that an optimizer sees each as it always does, and its update has the same bits.
+/// parameters, so that an optimizer sees each as it always does: where its update of one depends on no other, it has the same bits. A rank has at least
+/// the largest parameter's moments.
 class StateShards {
 public:
     /// None: this process has all.
     StateShards() = default;
-    /// Parameters by name and size: the largest first, each to the rank that has least.
+    /// Parameters that learn, by name and size: the largest first, each to the rank that has least.
     StateShards(Ranks& ranks, const std::vector<std::pair<std::string, std::size_t>>& sizes);
 
     explicit operator bool() const { return ranks_ != nullptr; }
 
-    std::size_t owner(std::string_view name) const { return owners_.find(name)->second; }
+    /// The rank that has a parameter; none of one that does not learn.
+    std::optional<std::size_t> owner(std::string_view name) const {
+        const auto found = owners_.find(name);
+        return found == owners_.end() ? std::nullopt : std::optional(found->second);
+    }
     bool is_mine(std::string_view name) const { return owner(name) == ranks_->rank(); }
 
     /// `rest`, and 0 for parameters that other ranks update.
@@ -20035,7 +20072,7 @@ public:
     /// All ranks get each parameter from the one that updated it.
     template <class Model>
     void share(Model& model) {
-        share_tensors<typename Model::C>(*ranks_, by_rank(model), std::get<std::vector<typename Model::C>>(room_));
+        share_tensors<typename Model::C>(*ranks_, by_rank(model), std::get<SumRoom<typename Model::C>>(room_));
     }
 
     /// The first rank gets what the others have of a moment.
@@ -20048,13 +20085,17 @@ private:
     template <class Model>
     ByRank<typename Model::C> by_rank(Model& model) const {
         ByRank<typename Model::C> tensors(ranks_->size());
-        for_each_parameter([&](const ParameterName& name, auto& tensor) { tensors[owner(name.view())].push_back(tensor.elements()); }, model);
+        for_each_parameter(
+            [&](const ParameterName& name, auto& tensor) {
+                if (const auto rank = owner(name.view())) tensors[*rank].push_back(tensor.elements());
+            },
+            model);
         return tensors;
     }
 
     Ranks* ranks_ = nullptr;
     std::map<std::string, std::size_t, std::less<>> owners_;
-    std::tuple<std::vector<float>, std::vector<double>> room_;
+    std::tuple<SumRoom<float>, SumRoom<double>> room_;
 };
 
 }  // namespace tandem::inline TANDEM_ABI::detail
@@ -20161,8 +20202,9 @@ struct TrainerOptions {
     /// whatever the number of ranks, and go on from each other's snapshots; a gradient more is in memory each time that a rank's shares double. 0: as many as
     /// there are ranks.
     std::size_t shares = 0;
-    /// Each rank updates some of the parameters, has the optimizer's state of those alone, and gets the others from the ranks that update them: ZeRO's first
-    /// stage, with the same bits. Weights are sent once more each step; the first rank has the whole state while it saves a snapshot. The optimizer's update takes a RateFactor.
+    /// Each of several ranks updates some of the parameters, keeps the optimizer's state of those alone, and gets the others from the ranks that update
+    /// them: ZeRO's first stage, with the same bits for an optimizer that takes a RateFactor and updates each parameter by itself. Weights are sent as well each
+    /// step. All of the state is there for a moment when a run begins or goes on, and on the first rank while it saves.
     bool shard_state = false;
     std::size_t steps = 0;
     std::size_t epochs = 0;
@@ -20223,7 +20265,7 @@ class Trainer {
     static_assert(sizeof(detail::OptimizerRules<Optimizer, detail::HasRate<Optimizer>, has_update>) > 0);
     static_assert(sizeof(detail::ScheduleRules<Schedule, detail::GivesFactors<Schedule>>) > 0);
     static_assert(sizeof(detail::loss_rules<L, Call, Model::architecture.logit_bias>()) > 0);
-    static_assert(sizeof(detail::PairlessRules<embeds_pairs<L> || detail::MasksLanguage<typename Model::Text>>) > 0);
+    static_assert(sizeof(detail::PairlessRules<embeds_pairs<L>, detail::MasksLanguage<typename Model::Text>, Model::architecture.shared>) > 0);
 
 public:
     using Hook = std::function<void(const Model&, const RunState&)>;
@@ -20290,6 +20332,10 @@ private:
             throw Error("TrainerOptions.micro_batch", "0, since this model normalises batches as a whole", std::to_string(options_.micro_batch));
         if (options_.recompute != Recompute::nothing && !Model::recomputes_image && !Model::recomputes_text)
             throw Error("TrainerOptions.recompute", "Recompute::nothing, since this model has no tower of transformer blocks", "blocks to compute again");
+        if (!embeds_pairs<L> && options_.lock_text)
+            throw Error("TrainerOptions.lock_text", "false, since the loss NoPairs is about the text tower alone", "true");
+        if (!embeds_pairs<L> && !takes_factor)
+            throw Error("Trainer", "an optimizer whose update takes a RateFactor, since with the loss NoPairs the image tower stays", "one that takes none");
         if (!takes_factor && options_.shard_state)
             throw Error("TrainerOptions.shard_state", "false, since this optimizer's update takes no RateFactor", "true");
         if (!takes_factor && factor_)
@@ -20613,7 +20659,11 @@ private:
     /// This rank keeps its part of the optimizer's state.
     [[gnu::cold]] void shard_state() {
         std::vector<std::pair<std::string, std::size_t>> sizes;
-        for_each_parameter([&](const ParameterName& name, const auto& tensor) { sizes.emplace_back(name, tensor.size()); }, std::as_const(model_));
+        for_each_parameter(
+            [&](const ParameterName& name, const auto& tensor) {
+                if (!factor_ || factor_(name.view()) != 0) sizes.emplace_back(name, tensor.size());
+            },
+            std::as_const(model_));
         shards_ = detail::StateShards(*parts_.ranks, sizes);
         own_factor_ = shards_.of_mine(factor_);
         release_state();
@@ -35898,7 +35948,8 @@ TANDEM_INLINE CheckpointFit::CheckpointFit(const WeightFiles& file, const LoadOp
       naming_(file),
       options_(options),
       used_(file.tensors().size()),
-      used_unreadable_(file.unreadable().size()) {}
+      used_unreadable_(file.unreadable().size()),
+      has_mlm_head_(std::ranges::any_of(file.tensors(), [](const StoredTensor& tensor) { return tensor.name.find("mlm_head.") != std::string::npos; })) {}
 
 TANDEM_INLINE void CheckpointFit::expect_computed(const std::string& name) {
     if (const StoredTensor* const stored = file_.find(naming_(name).names.front()); stored != nullptr)
@@ -35971,7 +36022,7 @@ TANDEM_INLINE bool CheckpointFit::is_behind_tokens(std::string_view name) {
         const UnreadableTensor* const unreadable = stored == nullptr ? file_.find_unreadable(key) : nullptr;
         if (unreadable != nullptr) used_unreadable_[position_of(*unreadable)] = true;
         const bool is_absent = stored == nullptr && unreadable == nullptr;
-        if (is_left || (is_absent && options_.tokens_only && is_behind_tokens(target.name))) continue;
+        if (is_left || (is_absent && ((options_.tokens_only && is_behind_tokens(target.name)) || (!has_mlm_head_ && target.name.starts_with("mlm_head."))))) continue;
         ++asked_;
         if (unreadable != nullptr) {
             unfit_.push_back(key + ": " + unreadable->reason);
@@ -43531,45 +43582,42 @@ TANDEM_INLINE RateFactor StateShards::of_mine(RateFactor rest) const {
 }
 
 template <class T>
-void share_tensors(Ranks& ranks, const ByRank<T>& tensors, std::vector<T>& room) {
-    std::size_t most = 0;
-    for (const auto& of_rank : tensors) {
-        std::size_t size = 0;
-        for (const std::span<T> tensor : of_rank) size += tensor.size();
-        most = std::max(most, size);
-    }
-    const std::size_t piece = std::min(most, std::size_t{1} << 20);
-    // How far each rank's tensors have gone.
-    struct Walk {
-        std::size_t number = 0, place = 0;
-    };
-    std::vector<Walk> walks(tensors.size());
-    // visit(a run of elements, where it stands in the piece) for the next piece of a rank's tensors.
-    const auto next_piece = [&](std::size_t rank, const auto& visit) {
-        Walk& walk = walks[rank];
-        for (std::size_t done = 0; done < piece && walk.number < tensors[rank].size();) {
-            const std::span<T> tensor = tensors[rank][walk.number];
-            const std::size_t count = std::min(piece - done, tensor.size() - walk.place);
-            visit(tensor.subspan(walk.place, count), done);
-            done += count;
-            walk.place += count;
-            if (walk.place == tensor.size()) walk = {walk.number + 1, 0};
-        }
-    };
-    const auto is_left = [&] {
-        for (std::size_t rank = 0; rank < tensors.size(); ++rank) {
-            if (walks[rank].number < tensors[rank].size()) return true;
-        }
-        return false;
-    };
-    room.resize(piece * ranks.size());
-    while (is_left()) {
-        const auto own = std::span(room).subspan(ranks.rank() * piece, piece);
-        next_piece(ranks.rank(), [&](std::span<T> run, std::size_t at) { std::ranges::copy(run, own.begin() + static_cast<std::ptrdiff_t>(at)); });
-        gather<T>(ranks, room);
-        for (std::size_t rank = 0; rank < tensors.size(); ++rank) {
-            if (rank == ranks.rank()) continue;
-            next_piece(rank, [&](std::span<T> run, std::size_t at) { std::copy_n(room.data() + rank * piece + at, run.size(), run.data()); });
+void share_tensors(Ranks& ranks, const ByRank<T>& tensors, SumRoom<T>& room) {
+    constexpr std::size_t piece = std::size_t{1} << 20;
+    // At every distance a rank has what a group of so many neighbours began with, and exchanges it for another group's.
+    for (std::size_t distance = 1; distance < ranks.size(); distance *= 2) {
+        const auto group_of = [&](std::size_t rank) {
+            std::vector<std::span<T>> all;
+            for (std::size_t member = rank / distance * distance, end = member + distance; member < end; ++member)
+                all.insert(all.end(), tensors[member].begin(), tensors[member].end());
+            return all;
+        };
+        const std::size_t partner = ranks.rank() ^ distance;
+        std::vector<std::span<T>> out = group_of(ranks.rank()), in = group_of(partner);
+        auto out_at = out.begin(), in_at = in.begin();
+        // visit(elements) for the next ones of a group's, a piece in all.
+        const auto next_piece = [](auto& at, const auto& end, const auto& visit) {
+            for (std::size_t left = piece; left > 0 && at != end;) {
+                const std::size_t count = std::min(left, at->size());
+                visit(at->first(count));
+                left -= count;
+                *at = at->subspan(count);
+                if (at->empty()) ++at;
+            }
+        };
+        while (out_at != out.end() || in_at != in.end()) {
+            room.together.clear();
+            next_piece(out_at, out.end(), [&](std::span<T> run) { room.together.insert(room.together.end(), run.begin(), run.end()); });
+            std::vector<std::span<T>> runs;
+            std::size_t size = 0;
+            next_piece(in_at, in.end(), [&](std::span<T> run) { runs.push_back(run), size += run.size(); });
+            room.received.resize(std::max(room.received.size(), size));
+            ranks.exchange(partner, std::as_bytes(std::span(room.together)), std::as_writable_bytes(std::span(room.received).first(size)));
+            auto from = room.received.begin();
+            for (const std::span<T> run : runs) {
+                std::copy_n(from, run.size(), run.begin());
+                from += static_cast<std::ptrdiff_t>(run.size());
+            }
         }
     }
 }
@@ -43585,8 +43633,8 @@ void collect_tensors(Ranks& ranks, const ByRank<T>& tensors) {
 }
 
 #if defined(TANDEM_COMPILED)
-template void share_tensors<float>(Ranks&, const ByRank<float>&, std::vector<float>&);
-template void share_tensors<double>(Ranks&, const ByRank<double>&, std::vector<double>&);
+template void share_tensors<float>(Ranks&, const ByRank<float>&, SumRoom<float>&);
+template void share_tensors<double>(Ranks&, const ByRank<double>&, SumRoom<double>&);
 template void collect_tensors<float>(Ranks&, const ByRank<float>&);
 template void collect_tensors<double>(Ranks&, const ByRank<double>&);
 #endif

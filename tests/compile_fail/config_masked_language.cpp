@@ -1,5 +1,5 @@
 // What is told must not have been seen, and padding is never to be told.
-// expect: tandem: TextConfig: masked_language needs a tower that is not causal, a pad_id, and a mask in the vocabulary
+// expect: tandem: TextConfig: masked_language needs a tower that is not causal, a pad_id, another id as mask in the vocabulary, and a weight above 0
 #include <tandem/models/clip.hpp>
 
 inline constexpr tandem::ClipConfig config {

@@ -7,9 +7,11 @@
 #include <cstddef>
 #include <limits>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
+#include <tandem/core/error.hpp>
 #include <tandem/losses/contrastive.hpp>
 #include <tandem/models/check_gradients.hpp>
 #include <tandem/models/checkpoint.hpp>
@@ -131,6 +133,78 @@ TEST_CASE("alone, no image is embedded and what makes embeddings has no gradient
         std::as_const(gradient));
 }
 
+TEST_CASE("where nothing is chosen nothing is told, and a locked text tower tells nothing") {
+    using Model = td::Clip<averaged>;
+    constexpr td::ClipConfig without = [] {
+        auto config = averaged;
+        config.text.masked_language = {};
+        return config;
+    }();
+    td::Random random(td::Seed{2});
+    td::detail::RandomPairs<Model> pairs(random);
+    const auto loss_of = [&](const auto& model, const auto& loss, bool lock_text) {
+        using Any = std::remove_cvref_t<decltype(model)>;
+        Any gradient;
+        typename Any::Workspace work;
+        td::zero_parameters(gradient);
+        work.lock_text = lock_text;
+        const float value = model.loss_and_gradient(pairs.images, pairs.ids, loss, gradient, work);
+        double squares = 0;
+        td::for_each_parameter(
+            [&](const td::ParameterName& name, const auto& tensor) {
+                if (name.view().starts_with("mlm_head.")) {
+                    for (const float g : tensor.elements()) squares += g * g;
+                }
+            },
+            gradient);
+        CHECK((lock_text ? squares == 0 : std::isfinite(squares)));
+        return value;
+    };
+    const Model model{td::Seed{1}};
+    const td::Clip<without> plain{td::Seed{1}};
+    CHECK(loss_of(model, td::InfoNce{}, true) == loss_of(plain, td::InfoNce{}, true));
+    CHECK_THROWS_WITH(loss_of(model, td::NoPairs{}, true), "Clip::loss_and_gradient: expected a text tower that is not locked, since NoPairs is about it alone, found a locked one");
+    // Captions of a first and a last token.
+    for (std::size_t i = 0; i < pairs.ids.extent(0); ++i) {
+        std::ranges::fill(pairs.ids[i].elements(), td::Id{0});
+        pairs.ids(i, 0) = static_cast<td::Id>(2 + i);
+        pairs.ids(i, 1) = 9;
+    }
+    CHECK(loss_of(model, td::NoPairs{}, false) == 0);
+    CHECK(std::isfinite(loss_of(model, td::InfoNce{}, false)));
+}
+
+TEST_CASE("a step that ends in an exception, and one in which blocks are computed again, leave the next one's bits alone") {
+    using Model = td::Clip<averaged>;
+    const Model model{td::Seed{1}};
+    td::Random random(td::Seed{2});
+    const td::detail::RandomPairs<Model> pairs(random);
+    struct Part {
+        Model::Vision::Input images;
+        Model::Text::Input ids;
+    };
+    const auto step = [&](Model::Workspace& work, std::size_t calls = 99) {
+        Model gradient;
+        td::zero_parameters(gradient);
+        const auto part = [&](std::size_t first, std::size_t last) {
+            if (calls-- == 0) throw td::Error("test", "a part", "none");
+            return Part{pairs.images.view().slice(first, last), pairs.ids.view().slice(first, last)};
+        };
+        model.loss_and_gradient(pairs.images.extent(0), 1, part, td::InfoNce{}, gradient, work);
+        std::vector<float> all;
+        td::for_each_parameter([&](const td::ParameterName&, const auto& tensor) { all.insert(all.end(), tensor.elements().begin(), tensor.elements().end()); }, gradient);
+        return all;
+    };
+    Model::Workspace fresh, work;
+    const std::vector<float> expected = step(fresh);
+    CHECK_THROWS_AS(step(work, 5), td::Error);
+    CHECK(step(work) == expected);
+    work.recompute = td::Recompute::blocks;
+    CHECK(step(work) == expected);
+    work.recompute = td::Recompute::nothing;
+    CHECK(step(work) == expected);
+}
+
 TEST_CASE("captions embed as they do without masked language") {
     constexpr td::ClipConfig without = [] {
         auto config = averaged;
@@ -150,6 +224,22 @@ TEST_CASE("captions embed as they do without masked language") {
     td::load_weights(loaded, folder / "model.safetensors");
     const auto again = loaded.encode_text(pairs.ids);
     CHECK(std::ranges::equal(again.elements(), expected.elements()));
+    // And the head begins at random, or stays, where a checkpoint has none.
+    td::save_weights(loaded, folder / "without.safetensors");
+    const auto begun = td::load<averaged>(folder / "without.safetensors");
+    td::Clip<averaged> kept_head{td::Seed{1}};
+    td::load_weights(kept_head, folder / "without.safetensors");
+    double squares = 0;
+    td::for_each_parameter(
+        [&](const td::ParameterName& name, const auto& found_tensor, const auto& kept_tensor, const auto& before) {
+            if (!name.view().starts_with("mlm_head.")) return;
+            CHECK(std::ranges::equal(kept_tensor.elements(), before.elements()));
+            if (name.view() == "mlm_head.dense.weight") {
+                for (const float weight : found_tensor.elements()) squares += weight * weight;
+            }
+        },
+        begun, std::as_const(kept_head), std::as_const(model));
+    CHECK(squares > 0);
     // Without anything to draw from, training leaves captions as they are.
     td::Clip<averaged>::Text::Workspace work;
     td::Clip<averaged>::Embeddings kept(pairs.ids.extent(0));

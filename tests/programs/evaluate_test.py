@@ -146,6 +146,14 @@ class Evaluate(ProgramCase):
         (rows / "classes.rows").write_bytes(b"tandem evaluate 1\nweights: other\n\n")
         self.assertIn("rows of an earlier run with other inputs", self.evaluate(*words, "--journal", "kept", code=1).stderr)
         shutil.rmtree(rows)
+        # Killed before it had written whose rows they are, it has left nothing.
+        rows.mkdir()
+        for head in (b"", b"tandem evalu"):
+            (rows / "classes.rows").write_bytes(head)
+            self.assertEqual(self.evaluate(*words, "--journal", "kept").stdout, expected.stdout)
+            rows.mkdir()
+        rows.rmdir()
+        self.assertIn("expected a folder, found no name", self.evaluate(*words, "--journal", "", code=1).stderr)
 
     def test_wrong_options(self):
         for words, code, sentence in (

@@ -59,6 +59,13 @@ inline constexpr td::ClipConfig masked{
                            .pad_id = 0, .masked_language = {.share = 0.4, .mask = 1}, .pooling = td::Average{}},
     .embedding = 8};
 
+/// So large a vocabulary that a batch's tokens are told in two runs.
+inline constexpr td::ClipConfig many_words{
+    .vision = masked.vision,
+    .text = td::TextConfig{.vocabulary = 120'000, .context = 6, .width = 8, .layers = 1, .heads = 1, .causal = false, .pad_id = 0,
+                           .masked_language = {.share = 0.9, .mask = 1}, .pooling = td::First{}},
+    .embedding = 8};
+
 template <class Model>
 struct Batch {
     td::Tensor<typename Model::C, typename Model::Vision::Input::shape> images;
@@ -124,6 +131,7 @@ TEST_CASE("a batch in parts has the gradients of the whole batch, to the bit") {
     check_parts<td::Clip<shared>>(td::InfoNce{});
     check_parts<td::Clip<masked>>(td::InfoNce{});
     check_parts<td::Clip<masked, double>>(td::NoPairs{});
+    check_parts<td::Clip<many_words>>(td::InfoNce{});
 }
 
 TEST_CASE("with dropouts, the gradient in parts is that of the loss in parts: both passes draw the same") {

@@ -1,10 +1,12 @@
 // The training loop: it learns, it is reproducible, it guards the weights, and it says what is wrong.
 #include <catch2/catch.hpp>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <sstream>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "toy.hpp"
@@ -148,6 +150,35 @@ TEST_CASE("a locked tower stays, the other one has the gradients that it has bes
     options.rate_factor = [](std::string_view) { return -1.0; };
     CHECK_THROWS_WITH(trainer_for(trained, options).fit(toy::Pairs{}),
                       Contains("TrainerOptions.rate_factor, ") && Contains("expected a finite number, 0 or above, found -1"));
+}
+
+TEST_CASE("masked language alone leaves the image tower and what makes embeddings as they are, and lowers its loss") {
+    static constexpr td::ClipConfig config{
+        .vision = toy::config.vision,
+        .text = td::TextConfig{.vocabulary = 16, .context = 4, .width = 16, .layers = 1, .heads = 2, .causal = false, .pad_id = 14,
+                               .masked_language = {.share = 0.5, .mask = 13}},
+        .embedding = 8};
+    const auto check = [&](const auto& loss) {
+        td::Clip<config> model{td::Seed{5}};
+        const td::Clip<config> before = model;
+        const td::RunState run = td::Trainer{model, td::AdamW{.rate = 3e-3}, td::ConstantRate{}, loss, td::TrainerOptions{.batch = 8, .steps = 60, .log = nullptr}}.fit(toy::Pairs{});
+        CHECK(run.losses.back() < 0.8F * run.losses.front());
+        td::for_each_parameter(
+            [](const td::ParameterName& name, const auto& old, const auto& now) {
+                CAPTURE(name.view());
+                const bool stays = name.view().starts_with("visual.") || name.view().starts_with("logit_") || name.view() == "text_projection" ||
+                                   name.view().starts_with("ln_final.");
+                CHECK(std::ranges::equal(old.elements(), now.elements()) == stays);
+            },
+            before, std::as_const(model));
+    };
+    check(td::NoPairs{});
+    check(1.0 * td::NoPairs{});
+    check(td::tiled(td::NoPairs{} + td::NoPairs{}));
+    td::Clip<config> model{td::Seed{5}};
+    const td::TrainerOptions locked{.batch = 8, .steps = 2, .log = nullptr, .lock_text = true};
+    CHECK_THROWS_WITH((td::Trainer{model, td::AdamW{}, td::ConstantRate{}, td::NoPairs{}, locked}.fit(toy::Pairs{})),
+                      "TrainerOptions.lock_text: expected false, since the loss NoPairs is about the text tower alone, found true");
 }
 
 TEST_CASE("a run that is stopped ends behind its step, and its reports say what steps were") {

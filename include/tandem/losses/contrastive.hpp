@@ -105,7 +105,8 @@ struct SigmoidLoss : LossNode {
     }
 };
 
-/// No loss of pairs: a text tower learns its MaskedLanguage alone. The image tower stays, and so does what makes embeddings of captions.
+/// No loss of pairs: a text tower learns its MaskedLanguage alone. The image tower and what makes embeddings of captions have no gradient, and a Trainer
+/// leaves them alone.
 struct NoPairs : LossNode {
     static constexpr bool embeds_pairs = false;
 
@@ -142,6 +143,7 @@ template <ComposableLoss L>
 struct WeightedLoss : LossNode {
     static constexpr std::size_t least_pairs = tandem::least_pairs<L>;
     static constexpr bool sees_batch = tandem::sees_batch<L>;
+    static constexpr bool embeds_pairs = tandem::embeds_pairs<L>;
 
     double weight;
     L loss;
@@ -162,6 +164,7 @@ template <ComposableLoss A, ComposableLoss B>
 struct SummedLoss : LossNode {
     static constexpr std::size_t least_pairs = std::max(tandem::least_pairs<A>, tandem::least_pairs<B>);
     static constexpr bool sees_batch = tandem::sees_batch<A> || tandem::sees_batch<B>;
+    static constexpr bool embeds_pairs = tandem::embeds_pairs<A> || tandem::embeds_pairs<B>;
 
     A a;
     B b;
@@ -199,6 +202,7 @@ template <ComposableLoss L>
 struct TiledLoss : LossNode {
     static constexpr std::size_t least_pairs = tandem::least_pairs<L>;
     static constexpr bool sees_batch = tandem::sees_batch<L>;
+    static constexpr bool embeds_pairs = tandem::embeds_pairs<L>;
 
     L loss;
     std::size_t rows;

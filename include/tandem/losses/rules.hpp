@@ -71,9 +71,10 @@ struct SeeingLossRules {
 };
 
 /// Of a loss that is not of pairs.
-template <bool learns>
+template <bool embeds_pairs, bool masks_language, bool is_shared>
 struct PairlessRules {
-    static_assert(learns, "tandem: the loss NoPairs is for a model whose TextConfig has a masked_language, and this one has none");
+    static_assert(embeds_pairs || masks_language, "tandem: the loss NoPairs is for a model whose TextConfig has a masked_language, and this one has none");
+    static_assert(embeds_pairs || !is_shared, "tandem: the loss NoPairs is for towers that have their blocks for themselves: these share them");
 };
 
 /// Of a model that is to train.

@@ -150,6 +150,7 @@ private:
     std::size_t prefix_ = 0;
     ImageSize grid_;
     std::size_t asked_ = 0;
+    bool has_mlm_head_;
     std::vector<std::string> missing_, unfit_;
 };
 
@@ -245,6 +246,7 @@ void load_plain_weights(Model& model, const WeightFiles& file, std::string_view 
 
 /// Loads the parameters of `model`, or of one of its towers, from an open file that has them all, under the names of a
 /// whole model, of one tower of transformers, or behind what a trainer has wrapped around it (LoadOptions::prefix).
+/// A head for masked language stays as it is where the file has none.
 /// Learned positions of square images of another size are resized, bicubic and antialiased, as open_clip does; a table
 /// of as many rows as the model has stays as it is. What does not fit is refused whole: the Error says how many tensors
 /// are missing, unexpected or of another shape and names them, and the model is as it was.
@@ -265,7 +267,7 @@ void load_weights(Model& model, const std::filesystem::path& path, const LoadOpt
 /// torch.save, the index of a sharded one, or a folder as transformers and open_clip lay it out, with its config beside
 /// the weights (see WeightFiles). Where that config and the architecture disagree, in sizes, activation, eps, pooling
 /// or mask, the Error names both values; what the config asks for and is not here is an Error too. The path of the
-/// weights' file leaves the config unread.
+/// weights' file leaves the config unread. A head for masked language begins at random where there is none.
 template <auto config, Arithmetic T = float>
     requires detail::HasTwoTowers<decltype(config)>
 Clip<config, T> load(const std::filesystem::path& path, const LoadOptions& options = {}) {
@@ -273,6 +275,10 @@ Clip<config, T> load(const std::filesystem::path& path, const LoadOptions& optio
         detail::require_agreement(path, detail::architecture_fields(config), options.towers);
     }
     Clip<config, T> model;
+    if constexpr (detail::MasksLanguage<typename Clip<config, T>::Text>) {
+        Random random(Seed{0});
+        model.text().initialise_mlm_head(random);
+    }
     load_weights(model, path, options);
     return model;
 }

@@ -76,7 +76,8 @@ TANDEM_INLINE CheckpointFit::CheckpointFit(const WeightFiles& file, const LoadOp
       naming_(file),
       options_(options),
       used_(file.tensors().size()),
-      used_unreadable_(file.unreadable().size()) {}
+      used_unreadable_(file.unreadable().size()),
+      has_mlm_head_(std::ranges::any_of(file.tensors(), [](const StoredTensor& tensor) { return tensor.name.find("mlm_head.") != std::string::npos; })) {}
 
 TANDEM_INLINE void CheckpointFit::expect_computed(const std::string& name) {
     if (const StoredTensor* const stored = file_.find(naming_(name).names.front()); stored != nullptr)
@@ -149,7 +150,7 @@ TANDEM_INLINE bool CheckpointFit::is_behind_tokens(std::string_view name) {
         const UnreadableTensor* const unreadable = stored == nullptr ? file_.find_unreadable(key) : nullptr;
         if (unreadable != nullptr) used_unreadable_[position_of(*unreadable)] = true;
         const bool is_absent = stored == nullptr && unreadable == nullptr;
-        if (is_left || (is_absent && options_.tokens_only && is_behind_tokens(target.name))) continue;
+        if (is_left || (is_absent && ((options_.tokens_only && is_behind_tokens(target.name)) || (!has_mlm_head_ && target.name.starts_with("mlm_head."))))) continue;
         ++asked_;
         if (unreadable != nullptr) {
             unfit_.push_back(key + ": " + unreadable->reason);

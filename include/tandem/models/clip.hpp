@@ -132,7 +132,8 @@ public:
         std::vector<Clip> sums{};                ///< of shares, beside the gradient itself
         std::vector<Clip> of_texts{};            ///< where towers share blocks: what a share's captions give them
         SumRoom<C> room{};                       ///< for sums over ranks
-        Tensor<C, Shape<dynamic>> told{};        ///< of each caption, where language is masked: tokens to be told, then the sum of their cross-entropies
+        /// Of each caption, where language is masked: the tokens to be told, and the sum of their cross-entropies.
+        Tensor<C, Shape<dynamic>> masked_counts{}, masked_losses{};
     };
 
     /// Zero weights and unit gains: what gradients and moments start as, and a checkpoint is loaded into.
@@ -315,7 +316,7 @@ public:
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
         static_assert(sizeof(detail::loss_rules<std::remove_cvref_t<L>, Call, config.logit_bias>()) > 0);
         static_assert(sizeof(detail::SeeingLossRules<detail::may_see<L>>) > 0);
-        static_assert(sizeof(detail::PairlessRules<embeds_pairs<std::remove_cvref_t<L>> || masks_language>) > 0);
+        static_assert(sizeof(detail::PairlessRules<embeds_pairs<std::remove_cvref_t<L>>, masks_language, is_shared>) > 0);
         if constexpr (trains && Call::fits && detail::may_see<L>) {
             struct Batch {
                 typename Vision::Input images;
@@ -351,7 +352,7 @@ public:
         static_assert(sizeof(detail::TrainingRules<trains>) > 0);
         static_assert(sizeof(detail::loss_rules<std::remove_cvref_t<L>, Call, config.logit_bias>()) > 0);
         static_assert(sizeof(detail::SeeingLossRules<detail::may_see<L>>) > 0);
-        static_assert(sizeof(detail::PairlessRules<embeds_pairs<std::remove_cvref_t<L>> || masks_language>) > 0);
+        static_assert(sizeof(detail::PairlessRules<embeds_pairs<std::remove_cvref_t<L>>, masks_language, is_shared>) > 0);
         if (normalises_batches && work.ranks != nullptr && work.ranks->size() > 1)
             throw Error("Clip::loss_and_gradient", "one rank, since this model normalises batches as a whole", std::to_string(work.ranks->size()));
         if (normalises_batches && part > 0 && part < count)
@@ -530,10 +531,10 @@ private:
         std::size_t digits_ = 1;
     };
 
-    /// The sum of work.told, of which each rank has what it computed.
-    static C sum_of_told(Workspace& work, bool has_ranks) {
-        if (has_ranks) gather<C>(*work.ranks, work.told.elements());
-        return std::accumulate(work.told.elements().begin(), work.told.elements().end(), C{0});
+    /// The sum of a batch's values, of which each rank has those of its pairs.
+    static C sum_of_all(Tensor<C, Shape<dynamic>>& values, Ranks* ranks) {
+        if (ranks != nullptr) gather<C>(*ranks, values.elements());
+        return std::accumulate(values.elements().begin(), values.elements().end(), C{0});
     }
 
     /// One step over pairs(first, last), `part` pairs at a time. A part whose activations are still there is not computed again.
@@ -552,7 +553,12 @@ private:
         work.image_embeddings.resize(count);
         work.text_embeddings.resize(count);
         if constexpr (!embeds_pairs<L>) work.image_embeddings.fill(1);
-        if constexpr (masks_language) work.told.resize(count);
+        if constexpr (masks_language) {
+            if (!embeds_pairs<L> && work.lock_text) throw Error("Clip::loss_and_gradient", "a text tower that is not locked, since NoPairs is about it alone", "a locked one");
+            work.masked_counts.resize(count);
+            work.masked_losses.resize(count);
+            text_.begin_share(work.text);
+        }
         // Locked towers embed once.
         const auto forward = [&](std::size_t number, bool with_locked) {
             const std::size_t first = number * part, last = std::min(first + part, count);
@@ -571,7 +577,7 @@ private:
             if (with_locked || !work.lock_text)
                 text_forward(batch.ids, work.text_embeddings.view().slice(first, last), work.text, !work.lock_text);
             if constexpr (masks_language) {
-                if (with_locked && !work.lock_text) std::ranges::copy(work.text.masked.counts, work.told.data() + first);
+                if (with_locked && !work.lock_text) std::ranges::copy(work.text.masked.counts, work.masked_counts.data() + first);
             }
         };
         const std::size_t own = parts.own_parts();
@@ -583,7 +589,7 @@ private:
         if constexpr (masks_language) {
             if (!work.lock_text) {
                 // The mean is over the tokens of the whole batch.
-                const C tokens = sum_of_told(work, has_ranks);
+                const C tokens = sum_of_all(work.masked_counts, has_ranks ? work.ranks : nullptr);
                 work.text.masked.scale = tokens > 0 ? static_cast<C>(config.text.masked_language.weight) / tokens : C{0};
             }
         }
@@ -626,7 +632,7 @@ private:
                 }
                 if (!work.lock_text) text_backward(rows_of(of_texts, number, texts), work.text, sums.under_way(), is_shared ? work.of_texts[0] : gradient);
                 if constexpr (masks_language) {
-                    if (!work.lock_text) std::ranges::copy(work.text.masked.losses, work.told.data() + number * part);
+                    if (!work.lock_text) std::ranges::copy(work.text.masked.losses, work.masked_losses.data() + number * part);
                     if (!work.lock_text && ends_share) text_.close_share(work.text, sums.under_way().text_);
                 }
                 if (!ends_share) continue;
@@ -643,7 +649,7 @@ private:
                 if (!work.lock_text) exchange(&GradientTensors::text);
             }
             if constexpr (masks_language) {
-                if (!work.lock_text) return result.value + work.text.masked.scale * sum_of_told(work, has_ranks);
+                if (!work.lock_text) return result.value + work.text.masked.scale * sum_of_all(work.masked_losses, has_ranks ? work.ranks : nullptr);
             }
             return result.value;
         };

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <limits>
 #include <type_traits>
 
 #include <tandem/core/error.hpp>
@@ -303,7 +304,9 @@ struct TextConfig {
     constexpr bool mixer_fits() const { return !causal || requires { requires Mixer::can_be_causal; }; }
     constexpr bool masks_language() const { return masked_language.share > 0; }
     constexpr bool masked_language_fits() const {
-        return !masks_language() || (!causal && pad_id >= 0 && masked_language.mask >= 0 && static_cast<std::size_t>(masked_language.mask) < vocabulary);
+        const auto [share, mask, weight] = masked_language;
+        return share == 0 || (!causal && pad_id >= 0 && mask != pad_id && mask >= 0 && static_cast<std::size_t>(mask) < vocabulary && weight > 0 &&
+                              weight < std::numeric_limits<double>::infinity());
     }
     constexpr bool is_valid() const {
         return sizes_are_positive() && heads_fit() && kv_heads_fit() && norms_fit() && rates_are_shares() &&
@@ -357,11 +360,11 @@ struct TextConfig {
         if (!masks_language()) return {};
         const Cost once = blocks_cost(tokens, recompute), before = token_cost(tokens);
         const Cost twice = 2 * nn::transformer_cost(block_shape(), computed(tokens), layers, block_parts(), false, recompute);
-        const auto told = static_cast<std::size_t>(masked_language.share * static_cast<double>(computed(tokens)));
+        const auto masked = static_cast<std::size_t>(masked_language.share * static_cast<double>(computed(tokens)));
         return Cost{.parameters = nn::linear_cost(width, width, true, 0).parameters + (no_ln_final ? 1 : 2) * norm.cost(width, 0).parameters + vocabulary,
                     .matrices = width * width,
-                    .saved = before.saved + twice.saved - once.saved + width * told,
-                    .scratch = before.scratch + twice.scratch - once.scratch + (no_ln_final ? 5 : 6) * width * told};
+                    .saved = before.saved + twice.saved - once.saved + width * masked,
+                    .scratch = before.scratch + twice.scratch - once.scratch + (no_ln_final ? 5 : 6) * width * masked};
     }
 
 private:

@@ -75,7 +75,7 @@ struct TextRules {
         "there is no proj_bias");
     static_assert(mixer_fits, "tandem: TextConfig: this mixer lets a token see those after it: set .causal = false");
     static_assert(masked_language_fits,
-                  "tandem: TextConfig: masked_language needs a tower that is not causal, a pad_id, and a mask in the vocabulary");
+                  "tandem: TextConfig: masked_language needs a tower that is not causal, a pad_id, another id as mask in the vocabulary, and a weight above 0");
 };
 
 /// Of a ClipConfig, whether its towers agree where they are to share their blocks.

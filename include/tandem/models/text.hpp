@@ -2,13 +2,14 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
-#include <functional>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include <tandem/core/ranks.hpp>
 #include <tandem/models/config.hpp>
 #include <tandem/models/part_rules.hpp>
 #include <tandem/nn/transformer.hpp>
@@ -65,16 +66,16 @@ public:
         std::vector<std::size_t> counts{};   ///< tokens to be told of each caption
         std::vector<C> losses{};             ///< the sum of their cross-entropies, after the backward pass
         std::vector<std::size_t> rows{};     ///< where they stand
-        std::vector<Id> targets{};           ///< and what they are
-        std::vector<std::size_t> own_rows{}, own_offsets{};  ///< what is pooled, of the captions as they are
+        std::vector<Id> labels{};            ///< and what they are
+        std::vector<std::size_t> pooled_rows{}, pooled_offsets{};  ///< what is pooled, of the captions as they are
         std::vector<Random> random{};
         Tensor<Id, Shape<dynamic, context>> captions;
         std::vector<nn::ChosenToken> chosen{};
         std::vector<C> of_tokens{};
-        Tensor<C, Shape<dynamic, width>> own, told;
+        Tensor<C, Shape<dynamic, width>> pooled, hidden;
         typename MlmHead::Saved head;
-        /// What the head adds to the table of tokens, which adds to it as well: apart, until close_share().
-        typename MlmHead::Table table;
+        /// The head's gradient of the table of tokens, which embedding them adds to as well: apart between begin_share() and close_share().
+        Tensor<C, Shape<dynamic, width>> table;
     };
 
     struct Workspace {
@@ -110,7 +111,7 @@ public:
         table_.initialise(random, scale);
         if constexpr (OwnsBlocks) transformer_.initialise(random);
         head_.initialise(random, scale);
-        if constexpr (masks_language) mlm_head_.initialise(random, scale);
+        if constexpr (masks_language) initialise_mlm_head(random);
     }
 
     /// ids <N, context> to embeddings <N, Embedding>, not normalised. `keep` keeps what backward needs, and leaves out
@@ -227,12 +228,22 @@ public:
         backward_of_tokens(work, gradient);
     }
 
-    /// Adds what the head for masked language has for the table of tokens since the last call: so the table's sums depend on no part of a batch.
-    void close_share(Workspace& work, TextTransformer& gradient) const requires masks_language {
-        auto& sums = work.masked.table;
-        std::transform(sums.data(), sums.data() + sums.size(), gradient.table_.token_embedding.data(), gradient.table_.token_embedding.data(), std::plus<C>());
-        sums.fill(0);
+    /// Between these two the head for masked language and the embedding of tokens, which both add to the table of tokens, do so apart: alternating, they
+    /// would depend on the parts of a batch.
+    void begin_share(Workspace& work) const requires masks_language {
+        if (work.locked > 0) return;
+        work.masked.table.resize(stand_in.vocabulary);
+        work.masked.table.fill(0);
     }
+    void close_share(Workspace& work, TextTransformer& gradient) const requires masks_language {
+        if (work.locked > 0) return;
+        const std::array to{gradient.table_.token_embedding.elements()}, from{work.masked.table.elements()};
+        detail::add_tensors<C>(to, from);
+        work.masked.table.fill(0);
+    }
+
+    /// Random weights of the head for masked language: what it begins with where a checkpoint has none.
+    void initialise_mlm_head(Random& random) requires masks_language { mlm_head_.initialise(random, {.width = width, .layers = stand_in.layers}); }
 
     /// Which form of GELU stands for AnyGelu.
     void set_gelu(kernels::Activation form) { gelu_ = form; }
@@ -295,9 +306,9 @@ private:
     void forward_masked(Rows<C, Embedding> embeddings, Workspace& work, const Blocks& blocks) const requires masks_language {
         Masked& masked = work.masked;
         const std::size_t count = work.ids.extent(0);
-        for (auto* counted : {&masked.rows, &masked.own_rows, &masked.counts}) counted->clear();
-        for (auto* offsets : {&work.offsets, &masked.own_offsets}) offsets->assign(1, 0);
-        masked.targets.clear();
+        for (auto* counted : {&masked.rows, &masked.pooled_rows, &masked.counts}) counted->clear();
+        for (auto* offsets : {&work.offsets, &masked.pooled_offsets}) offsets->assign(1, 0);
+        masked.labels.clear();
         masked.random.clear();
         std::swap(work.ids, masked.captions);
         work.ids.resize(2 * count);
@@ -311,24 +322,24 @@ private:
             nn::mask_tokens(work.ids[2 * i + 1].elements().first(length), stand_in.masked_language, stand_in.vocabulary, masked.random.back(), masked.chosen);
             const std::size_t first = work.offsets.back();
             if constexpr (Head::picks_row) {
-                masked.own_rows.push_back(first + end_of(work.ids[2 * i].elements().first(length)));
+                masked.pooled_rows.push_back(first + end_of(work.ids[2 * i].elements().first(length)));
             } else {
-                for (std::size_t j = 0; j < length; ++j) masked.own_rows.push_back(first + j);
+                for (std::size_t j = 0; j < length; ++j) masked.pooled_rows.push_back(first + j);
             }
-            masked.own_offsets.push_back(masked.own_rows.size());
+            masked.pooled_offsets.push_back(masked.pooled_rows.size());
             masked.counts.push_back(masked.chosen.size());
             for (const nn::ChosenToken& token : masked.chosen) {
                 masked.rows.push_back(first + length + token.position);
-                masked.targets.push_back(token.id);
+                masked.labels.push_back(token.id);
             }
             work.offsets.push_back(first + length);
             work.offsets.push_back(first + 2 * length);
         }
         embed(work.ids, work, blocks);
         const Rows<const C, width> rows = blocks.forward(work.sequences(), work.blocks, true, masked.random);
-        masked.own.resize(masked.own_rows.size());
-        nn::gather_rows<C, width>(rows, masked.own_rows, masked.own);
-        head_.forward(masked.own, embeddings, own_sequences(work), 0, work.head, true);
+        masked.pooled.resize(masked.pooled_rows.size());
+        nn::gather_rows<C, width>(rows, masked.pooled_rows, masked.pooled);
+        head_.forward(masked.pooled, embeddings, pooled_sequences(work), 0, work.head, true);
     }
 
     /// work.gradient = the gradient of what leaves the blocks, of forward_masked's embeddings and of the tokens to be told.
@@ -337,16 +348,18 @@ private:
     {
         Masked& masked = work.masked;
         work.gradient.fill(0);
-        work.picked_gradient.resize(masked.own_rows.size());
-        head_.backward(masked.own, gradient_of_embeddings, work.picked_gradient, own_sequences(work), 0, work.head, gradient.head_);
-        nn::add_to_rows<C, width>(work.picked_gradient, masked.own_rows, work.gradient);
-        masked.told.resize(masked.rows.size());
+        work.picked_gradient.resize(masked.pooled_rows.size());
+        head_.backward(masked.pooled, gradient_of_embeddings, work.picked_gradient, pooled_sequences(work), 0, work.head, gradient.head_);
+        nn::add_to_rows<C, width>(work.picked_gradient, masked.pooled_rows, work.gradient);
+        masked.hidden.resize(masked.rows.size());
         work.picked_gradient.resize(masked.rows.size());
-        nn::gather_rows<C, width>(work.blocks.streams.back(), masked.rows, masked.told);
+        nn::gather_rows<C, width>(work.blocks.streams.back(), masked.rows, masked.hidden);
         masked.of_tokens.resize(masked.rows.size());
+        // A locked tower's table is not updated.
+        C* const of_table = work.locked > 0 ? nullptr : masked.table.data();
         const auto learn = [&](const auto& activation) {
-            mlm_head_.learn(masked.told, masked.targets, masked.scale, table_.token_embedding, activation, work.picked_gradient, masked.of_tokens, masked.head,
-                            gradient.mlm_head_, masked.table);
+            mlm_head_.loss_and_gradient(masked.hidden, masked.labels, masked.scale, table_.token_embedding, activation, work.picked_gradient, masked.of_tokens, masked.head,
+                            gradient.mlm_head_, of_table);
         };
         if constexpr (std::is_same_v<std::remove_const_t<decltype(stand_in.activation)>, AnyGelu>) {
             learn(work.gelu);
@@ -365,9 +378,9 @@ private:
     }
 
     /// The captions as they are, by what is pooled of them.
-    Sequences<C> own_sequences(const Workspace& work) const requires masks_language {
+    Sequences<C> pooled_sequences(const Workspace& work) const requires masks_language {
         Sequences<C> sequences = work.sequences();
-        sequences.offsets = work.masked.own_offsets;
+        sequences.offsets = work.masked.pooled_offsets;
         return sequences;
     }
 

@@ -23,11 +23,12 @@ namespace tandem::inline TANDEM_ABI {
 /// section 3.1 and appendix A.1): of the tokens between a caption's first and last one, each is chosen with probability `share`; of the chosen ones
 /// 80 % are replaced by `mask`, 10 % by any token of the vocabulary, and 10 % stay; a head tells all of them from what the tower makes of the
 /// caption so changed. Its loss is the mean cross-entropy over the chosen tokens of a batch, as transformers' DataCollatorForLanguageModeling and
-/// BertForMaskedLM have it.
+/// BertForMaskedLM have it; products with the table of tokens are of float32 in an amp_bf16 model as well. Memory grows with the most tokens that a step
+/// has chosen.
 struct MaskedLanguage {
     double share = 0;   ///< BERT's is 0.15; 0: there is no head
-    Id mask = 0;        ///< [MASK]: 103 in BERT's vocabulary, 250001 in XLM-R's
-    double weight = 1;  ///< of its loss, which is added to that of the pairs
+    Id mask = -1;       ///< [MASK]: 103 in BERT's vocabulary, 250001 in XLM-R's
+    double weight = 1;  ///< of its loss, which is added to that of the pairs; above 0
 
     friend constexpr bool operator==(const MaskedLanguage&, const MaskedLanguage&) = default;
 };
@@ -75,7 +76,7 @@ struct MaskedLanguageHead {
     struct Saved {
         [[no_unique_address]] typename InputNorm::Saved ln_in;
         typename Norm::Saved norm;
-        Stream normed, hidden, active, told, gradient;
+        Stream normed, hidden, active, outputs, gradient;
         Tensor<C, Shape<dynamic, Vocabulary>> logits;
     };
 
@@ -88,15 +89,15 @@ struct MaskedLanguageHead {
 
     void initialise(Random& random, const InitScale& scale) { fill_normal(dense.weight, random, scale.attention()); }
 
-    /// The cross-entropy of every row of x <rows, Width>, whose right answer is in `targets`, to `losses`; dx = the gradient of scale · their sum. Adds
-    /// to the gradients of the head, and of the table to `of_table`.
+    /// The cross-entropy of every row of x <rows, Width>, whose right answer is in `labels`, to `losses`; dx = the gradient of scale · their sum. Adds
+    /// to the gradients of the head, and of the table to `of_table` [Vocabulary, Width], unless it is null.
     template <class Activation>
-    void learn(Rows<const C, Width> x, std::span<const Id> targets, C scale, const Table& table, const Activation& activation, Rows<C, Width> dx,
-               std::span<C> losses, Saved& saved, MaskedLanguageHead& gradient, Table& of_table) const
+    void loss_and_gradient(Rows<const C, Width> x, std::span<const Id> labels, C scale, const Table& table, const Activation& activation, Rows<C, Width> dx,
+               std::span<C> losses, Saved& saved, MaskedLanguageHead& gradient, C* of_table) const
         requires Trainable<T>
     {
         const std::size_t rows = x.extent(0);
-        for (Stream* stream : {&saved.hidden, &saved.active, &saved.told, &saved.gradient}) stream->resize(rows);
+        for (Stream* stream : {&saved.hidden, &saved.active, &saved.outputs, &saved.gradient}) stream->resize(rows);
         Rows<const C, Width> input = x;
         if constexpr (norms_input) {
             saved.normed.resize(rows);
@@ -105,32 +106,32 @@ struct MaskedLanguageHead {
         }
         dense.forward(input, saved.hidden);
         activate(activation, saved.hidden.data(), saved.active.data(), saved.active.size());
-        norm.forward(saved.active, saved.told, saved.norm);
+        norm.forward(saved.active, saved.outputs, saved.norm);
         // Of so many rows at a time there are logits.
         constexpr std::size_t at_once = std::max<std::size_t>(1, (std::size_t{1} << 22) / Vocabulary);
         const auto words = kernels::row_major<C>(table.data(), Width);
         for (std::size_t first = 0; first < rows; first += at_once) {
             const std::size_t count = std::min(at_once, rows - first);
             saved.logits.resize(count);
-            const auto told = kernels::row_major<C>(saved.told.data() + first * Width, Width);
-            kernels::gemm<C>(count, Vocabulary, Width, told, words.transposed(), saved.logits.data(), Vocabulary);
+            const auto outputs = kernels::row_major<C>(saved.outputs.data() + first * Width, Width);
+            kernels::gemm<C>(count, Vocabulary, Width, outputs, words.transposed(), saved.logits.data(), Vocabulary);
             parallel_for(count, 1, [&](std::size_t begin, std::size_t end) {
                 for (std::size_t i = begin; i < end; ++i) {
                     C* const row = saved.logits.data() + i * Vocabulary;
-                    const auto target = static_cast<std::size_t>(targets[first + i]);
+                    const auto label = static_cast<std::size_t>(labels[first + i]);
                     std::transform(row, row + Vocabulary, bias.data(), row, std::plus<C>());
                     const auto top = static_cast<std::size_t>(std::max_element(row, row + Vocabulary) - row);
-                    const C largest = row[top], right = row[target];
+                    const C largest = row[top], right = row[label];
                     kernels::active<C>().softmax(row, Vocabulary, C{1});
                     losses[first + i] = largest - std::log(row[top]) - right;
                     std::transform(row, row + Vocabulary, row, [&](C share) { return scale * share; });
-                    row[target] -= scale;
+                    row[label] -= scale;
                 }
             });
             const auto slopes = kernels::row_major<C>(saved.logits.data(), Vocabulary);
             detail::add_column_sums<C>(count, Vocabulary, {saved.logits.data(), Vocabulary}, gradient.bias.data());
             kernels::gemm<C>(count, Width, Vocabulary, slopes, words, saved.gradient.data() + first * Width, Width);
-            kernels::gemm<C>(Vocabulary, Width, count, slopes.transposed(), told, of_table.data(), Width, true);
+            if (of_table != nullptr) kernels::gemm<C>(Vocabulary, Width, count, slopes.transposed(), outputs, of_table, Width, true);
         }
         norm.backward(saved.active, saved.gradient, saved.gradient, saved.norm, gradient.norm, false);
         activate_backward(activation, saved.hidden.data(), saved.gradient.data(), saved.gradient.size());

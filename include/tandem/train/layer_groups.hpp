@@ -14,7 +14,7 @@
 namespace tandem::inline TANDEM_ABI {
 
 /// The groups of one tower as open_clip has them: what makes tokens of the input; each block, the last one with the norm behind it;
-/// pooling and projection (open_clip/transformer.py, VisionTransformer.layer_groups and _text_layer_groups; timm_model.py, layer_groups;
+/// pooling, projection and the head for masked language (open_clip/transformer.py, VisionTransformer.layer_groups and _text_layer_groups; timm_model.py, layer_groups;
 /// modified_resnet.py, layer_groups, whose blocks are the four stages).
 struct LayerGroups {
     std::string_view blocks;         ///< how the names of the blocks' parameters begin, up to a block's number

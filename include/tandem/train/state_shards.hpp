@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <functional>
 #include <map>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -22,26 +23,31 @@ namespace tandem::inline TANDEM_ABI::detail {
 template <class T>
 using ByRank = std::vector<std::vector<std::span<T>>>;
 
-/// Each rank's tensors are there, and then all ranks have all: a few megabytes of each go at a time, through `room`.
+/// Each rank's tensors are there, and then all ranks have all. Each tensor goes once to every other rank, a few megabytes at a time, through `room`.
 template <class T>
-void share_tensors(Ranks& ranks, const ByRank<T>& tensors, std::vector<T>& room);
+void share_tensors(Ranks& ranks, const ByRank<T>& tensors, SumRoom<T>& room);
 
 /// The same, but that only the first rank gets them.
 template <class T>
 void collect_tensors(Ranks& ranks, const ByRank<T>& tensors);
 
 /// Which rank updates which parameter, and has its moments: ZeRO's first stage (Rajbhandari et al. 2020, arXiv:1910.02054, section 5.1), by whole
-/// parameters, so that an optimizer sees each as it always does, and its update has the same bits.
+/// parameters, so that an optimizer sees each as it always does: where its update of one depends on no other, it has the same bits. A rank has at least
+/// the largest parameter's moments.
 class StateShards {
 public:
     /// None: this process has all.
     StateShards() = default;
-    /// Parameters by name and size: the largest first, each to the rank that has least.
+    /// Parameters that learn, by name and size: the largest first, each to the rank that has least.
     StateShards(Ranks& ranks, const std::vector<std::pair<std::string, std::size_t>>& sizes);
 
     explicit operator bool() const { return ranks_ != nullptr; }
 
-    std::size_t owner(std::string_view name) const { return owners_.find(name)->second; }
+    /// The rank that has a parameter; none of one that does not learn.
+    std::optional<std::size_t> owner(std::string_view name) const {
+        const auto found = owners_.find(name);
+        return found == owners_.end() ? std::nullopt : std::optional(found->second);
+    }
     bool is_mine(std::string_view name) const { return owner(name) == ranks_->rank(); }
 
     /// `rest`, and 0 for parameters that other ranks update.
@@ -60,7 +66,7 @@ public:
     /// All ranks get each parameter from the one that updated it.
     template <class Model>
     void share(Model& model) {
-        share_tensors<typename Model::C>(*ranks_, by_rank(model), std::get<std::vector<typename Model::C>>(room_));
+        share_tensors<typename Model::C>(*ranks_, by_rank(model), std::get<SumRoom<typename Model::C>>(room_));
     }
 
     /// The first rank gets what the others have of a moment.
@@ -73,13 +79,17 @@ private:
     template <class Model>
     ByRank<typename Model::C> by_rank(Model& model) const {
         ByRank<typename Model::C> tensors(ranks_->size());
-        for_each_parameter([&](const ParameterName& name, auto& tensor) { tensors[owner(name.view())].push_back(tensor.elements()); }, model);
+        for_each_parameter(
+            [&](const ParameterName& name, auto& tensor) {
+                if (const auto rank = owner(name.view())) tensors[*rank].push_back(tensor.elements());
+            },
+            model);
         return tensors;
     }
 
     Ranks* ranks_ = nullptr;
     std::map<std::string, std::size_t, std::less<>> owners_;
-    std::tuple<std::vector<float>, std::vector<double>> room_;
+    std::tuple<SumRoom<float>, SumRoom<double>> room_;
 };
 
 }  // namespace tandem::inline TANDEM_ABI::detail

@@ -31,45 +31,42 @@ TANDEM_INLINE RateFactor StateShards::of_mine(RateFactor rest) const {
 }
 
 template <class T>
-void share_tensors(Ranks& ranks, const ByRank<T>& tensors, std::vector<T>& room) {
-    std::size_t most = 0;
-    for (const auto& of_rank : tensors) {
-        std::size_t size = 0;
-        for (const std::span<T> tensor : of_rank) size += tensor.size();
-        most = std::max(most, size);
-    }
-    const std::size_t piece = std::min(most, std::size_t{1} << 20);
-    // How far each rank's tensors have gone.
-    struct Walk {
-        std::size_t number = 0, place = 0;
-    };
-    std::vector<Walk> walks(tensors.size());
-    // visit(a run of elements, where it stands in the piece) for the next piece of a rank's tensors.
-    const auto next_piece = [&](std::size_t rank, const auto& visit) {
-        Walk& walk = walks[rank];
-        for (std::size_t done = 0; done < piece && walk.number < tensors[rank].size();) {
-            const std::span<T> tensor = tensors[rank][walk.number];
-            const std::size_t count = std::min(piece - done, tensor.size() - walk.place);
-            visit(tensor.subspan(walk.place, count), done);
-            done += count;
-            walk.place += count;
-            if (walk.place == tensor.size()) walk = {walk.number + 1, 0};
-        }
-    };
-    const auto is_left = [&] {
-        for (std::size_t rank = 0; rank < tensors.size(); ++rank) {
-            if (walks[rank].number < tensors[rank].size()) return true;
-        }
-        return false;
-    };
-    room.resize(piece * ranks.size());
-    while (is_left()) {
-        const auto own = std::span(room).subspan(ranks.rank() * piece, piece);
-        next_piece(ranks.rank(), [&](std::span<T> run, std::size_t at) { std::ranges::copy(run, own.begin() + static_cast<std::ptrdiff_t>(at)); });
-        gather<T>(ranks, room);
-        for (std::size_t rank = 0; rank < tensors.size(); ++rank) {
-            if (rank == ranks.rank()) continue;
-            next_piece(rank, [&](std::span<T> run, std::size_t at) { std::copy_n(room.data() + rank * piece + at, run.size(), run.data()); });
+void share_tensors(Ranks& ranks, const ByRank<T>& tensors, SumRoom<T>& room) {
+    constexpr std::size_t piece = std::size_t{1} << 20;
+    // At every distance a rank has what a group of so many neighbours began with, and exchanges it for another group's.
+    for (std::size_t distance = 1; distance < ranks.size(); distance *= 2) {
+        const auto group_of = [&](std::size_t rank) {
+            std::vector<std::span<T>> all;
+            for (std::size_t member = rank / distance * distance, end = member + distance; member < end; ++member)
+                all.insert(all.end(), tensors[member].begin(), tensors[member].end());
+            return all;
+        };
+        const std::size_t partner = ranks.rank() ^ distance;
+        std::vector<std::span<T>> out = group_of(ranks.rank()), in = group_of(partner);
+        auto out_at = out.begin(), in_at = in.begin();
+        // visit(elements) for the next ones of a group's, a piece in all.
+        const auto next_piece = [](auto& at, const auto& end, const auto& visit) {
+            for (std::size_t left = piece; left > 0 && at != end;) {
+                const std::size_t count = std::min(left, at->size());
+                visit(at->first(count));
+                left -= count;
+                *at = at->subspan(count);
+                if (at->empty()) ++at;
+            }
+        };
+        while (out_at != out.end() || in_at != in.end()) {
+            room.together.clear();
+            next_piece(out_at, out.end(), [&](std::span<T> run) { room.together.insert(room.together.end(), run.begin(), run.end()); });
+            std::vector<std::span<T>> runs;
+            std::size_t size = 0;
+            next_piece(in_at, in.end(), [&](std::span<T> run) { runs.push_back(run), size += run.size(); });
+            room.received.resize(std::max(room.received.size(), size));
+            ranks.exchange(partner, std::as_bytes(std::span(room.together)), std::as_writable_bytes(std::span(room.received).first(size)));
+            auto from = room.received.begin();
+            for (const std::span<T> run : runs) {
+                std::copy_n(from, run.size(), run.begin());
+                from += static_cast<std::ptrdiff_t>(run.size());
+            }
         }
     }
 }
@@ -85,8 +82,8 @@ void collect_tensors(Ranks& ranks, const ByRank<T>& tensors) {
 }
 
 #if defined(TANDEM_COMPILED)
-template void share_tensors<float>(Ranks&, const ByRank<float>&, std::vector<float>&);
-template void share_tensors<double>(Ranks&, const ByRank<double>&, std::vector<double>&);
+template void share_tensors<float>(Ranks&, const ByRank<float>&, SumRoom<float>&);
+template void share_tensors<double>(Ranks&, const ByRank<double>&, SumRoom<double>&);
 template void collect_tensors<float>(Ranks&, const ByRank<float>&);
 template void collect_tensors<double>(Ranks&, const ByRank<double>&);
 #endif

@@ -146,8 +146,9 @@ struct TrainerOptions {
     /// whatever the number of ranks, and go on from each other's snapshots; a gradient more is in memory each time that a rank's shares double. 0: as many as
     /// there are ranks.
     std::size_t shares = 0;
-    /// Each rank updates some of the parameters, has the optimizer's state of those alone, and gets the others from the ranks that update them: ZeRO's first
-    /// stage, with the same bits. Weights are sent once more each step; the first rank has the whole state while it saves a snapshot. The optimizer's update takes a RateFactor.
+    /// Each of several ranks updates some of the parameters, keeps the optimizer's state of those alone, and gets the others from the ranks that update
+    /// them: ZeRO's first stage, with the same bits for an optimizer that takes a RateFactor and updates each parameter by itself. Weights are sent as well each
+    /// step. All of the state is there for a moment when a run begins or goes on, and on the first rank while it saves.
     bool shard_state = false;
     std::size_t steps = 0;
     std::size_t epochs = 0;
@@ -208,7 +209,7 @@ class Trainer {
     static_assert(sizeof(detail::OptimizerRules<Optimizer, detail::HasRate<Optimizer>, has_update>) > 0);
     static_assert(sizeof(detail::ScheduleRules<Schedule, detail::GivesFactors<Schedule>>) > 0);
     static_assert(sizeof(detail::loss_rules<L, Call, Model::architecture.logit_bias>()) > 0);
-    static_assert(sizeof(detail::PairlessRules<embeds_pairs<L> || detail::MasksLanguage<typename Model::Text>>) > 0);
+    static_assert(sizeof(detail::PairlessRules<embeds_pairs<L>, detail::MasksLanguage<typename Model::Text>, Model::architecture.shared>) > 0);
 
 public:
     using Hook = std::function<void(const Model&, const RunState&)>;
@@ -275,6 +276,10 @@ private:
             throw Error("TrainerOptions.micro_batch", "0, since this model normalises batches as a whole", std::to_string(options_.micro_batch));
         if (options_.recompute != Recompute::nothing && !Model::recomputes_image && !Model::recomputes_text)
             throw Error("TrainerOptions.recompute", "Recompute::nothing, since this model has no tower of transformer blocks", "blocks to compute again");
+        if (!embeds_pairs<L> && options_.lock_text)
+            throw Error("TrainerOptions.lock_text", "false, since the loss NoPairs is about the text tower alone", "true");
+        if (!embeds_pairs<L> && !takes_factor)
+            throw Error("Trainer", "an optimizer whose update takes a RateFactor, since with the loss NoPairs the image tower stays", "one that takes none");
         if (!takes_factor && options_.shard_state)
             throw Error("TrainerOptions.shard_state", "false, since this optimizer's update takes no RateFactor", "true");
         if (!takes_factor && factor_)
@@ -598,7 +603,11 @@ private:
     /// This rank keeps its part of the optimizer's state.
     [[gnu::cold]] void shard_state() {
         std::vector<std::pair<std::string, std::size_t>> sizes;
-        for_each_parameter([&](const ParameterName& name, const auto& tensor) { sizes.emplace_back(name, tensor.size()); }, std::as_const(model_));
+        for_each_parameter(
+            [&](const ParameterName& name, const auto& tensor) {
+                if (!factor_ || factor_(name.view()) != 0) sizes.emplace_back(name, tensor.size());
+            },
+            std::as_const(model_));
         shards_ = detail::StateShards(*parts_.ranks, sizes);
         own_factor_ = shards_.of_mine(factor_);
         release_state();
