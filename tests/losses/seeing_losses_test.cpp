@@ -194,10 +194,11 @@ TEST_CASE("losses that see batches are computed in tiles", "[losses]") {
 }
 
 TEST_CASE("hard negatives count the more the closer they are", "[losses]") {
-    for (const auto& [beta, alpha] : {std::pair(0.0, 1.0), std::pair(0.25, 1.0), std::pair(0.5, 0.3)}) {
+    for (const auto& choice : {std::pair(0.0, 1.0), std::pair(0.25, 1.0), std::pair(0.5, 0.3)}) {
+        const double beta = choice.first, alpha = choice.second;
         td::HardNegativeInfoNce<double> loss(beta, alpha);
         Batch().show(loss);
-        const auto of = [&, beta = beta, alpha = alpha](const auto& logit_of, std::size_t i) {
+        const auto of = [&](const auto& logit_of, std::size_t i) {
             double weights = 0, hard = 0, count = 0;
             for (std::size_t j = 0; j < pairs; ++j) {
                 if (are_same(i, j)) continue;
