@@ -60,28 +60,31 @@ void measure(benchmark::State& state, ceiling::Precision precision, Size size, c
     state.counters["share %"] = benchmark::Counter(100 * operations / most, benchmark::Counter::kIsRate);
 }
 
+/// As long as the layers keep the rows between them.
+std::size_t row(std::size_t width) { return kernels::row_length<float>(width); }
+
 /// dense(): what the models' layers call.
 template <class T>
 void dense(benchmark::State& state, ceiling::Precision precision, Size size) {
     const auto m = static_cast<std::size_t>(state.range(0));
-    const td::Buffer<float> x = random_values(m * size.k, 1.0), weight = random_values(size.n * size.k, 0.02);
+    const td::Buffer<float> x = random_values(m * row(size.k), 1.0), weight = random_values(size.n * size.k, 0.02);
     td::Buffer<T> converted(weight.size()), packed(kernels::weight_layout<T>().size(size.k, size.n));
     std::copy_n(weight.data(), weight.size(), converted.data());
     kernels::pack_weight<T>(size.n, size.k, converted.data(), packed.data());
-    td::Buffer<float> y(m * size.n);
+    td::Buffer<float> y(m * row(size.n));
     measure(state, precision, size, [&] {
-        kernels::dense<T>(m, size.n, size.k, {x.data(), size.k}, packed.data(), {y.data(), size.n}, {});
+        kernels::dense<T>(m, size.n, size.k, {x.data(), row(size.k)}, packed.data(), {y.data(), row(size.n)}, {});
     });
 }
 
 /// Bytes: rows quantised, multiplied, and brought back to float32, all inside the time.
 void bytes(benchmark::State& state, ceiling::Precision precision, Size size) {
     const auto m = static_cast<std::size_t>(state.range(0));
-    const td::Buffer<float> x = random_values(m * size.k, 1.0), weight = random_values(size.n * size.k, 0.02);
+    const td::Buffer<float> x = random_values(m * row(size.k), 1.0), weight = random_values(size.n * size.k, 0.02);
     td::PackedWeight<td::int8> packed(size.n, size.k);
     packed.pack(weight.data());
-    td::Buffer<float> y(m * size.n);
-    measure(state, precision, size, [&] { packed.product(m, {x.data(), size.k}, {y.data(), size.n}, {}); });
+    td::Buffer<float> y(m * row(size.n));
+    measure(state, precision, size, [&] { packed.product(m, {x.data(), row(size.k)}, {y.data(), row(size.n)}, {}); });
 }
 
 template <class Function>
