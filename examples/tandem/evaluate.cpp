@@ -38,7 +38,6 @@ struct Embedded {
 class PictureRows {
 public:
     PictureRows(const Opened& opened, const Arguments& options) : opened_(opened), folder_(options.get("--journal")) {
-        if (options.has("--journal") && folder_.empty()) throw td::Error("--journal", "a folder", "no name");
         if (folder_.empty()) return;
         std::filesystem::create_directories(folder_);
         inputs_ = inputs_of_rows(options, opened);
@@ -348,7 +347,7 @@ Command evaluate_command() {
                 "With --classes, a folder of pictures for each class: zero-shot accuracy from prompts (the first, the first five, and the mean over classes). With --probe as well, "
                 "folders of the same names to learn from: a linear probe (multinomial logistic regression on the embeddings, by L-BFGS), whose strength C is swept over 96 steps on a "
                 "fifth of each class and which is then fitted to all (Radford et al. 2021, A.3); --shots adds probes of so many pictures a class, with the same C. With --pairs: recall at 1, 5 and 10 of captions by "
-                "pictures, where any of a picture's captions counts, and of pictures by captions. What cannot be read is named and left out.",
+                "pictures, where any of a picture's captions counts, and of pictures by captions. What cannot be read is left out, by name.",
             .options = with_checkpoint_options({{"--classes", "DIR", "a folder with a folder of pictures for each class, named by what they show"},
                                                 {"--names", "FILE", "names of classes: lines of folder<TAB>name, as for ImageNet's folders"},
                                                 {"--templates", "FILE", "a prompt a line, with {} for the name; all of them count (default: a photo of a {}.)"},
@@ -357,7 +356,7 @@ Command evaluate_command() {
                                                 {"--draws", "N", "of each of those (default 3)"},
                                                 {"--pairs", "PATH", "shards, a table, or a folder of pictures with captions, as train reads them"},
                                                 table_option_list[0], table_option_list[1], table_option_list[2],
-                                                {"--journal", "DIR", "keep embeddings there until all is done: a run that is killed goes on from them"},
+                                                {"--journal", "DIR", "keep embeddings there: a killed run goes on from them"},
                                                 {"--json", "", "JSON instead of a table"}}),
             .run = run};
 }
