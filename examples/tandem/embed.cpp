@@ -67,27 +67,13 @@ public:
             output_.tokens ? void(opened_.clip.image_tokens({})) : void(opened_.clip.encode_image({}));  // they say why
         image_journal_.emplace(out_.string() + ".images.partial", "embed 2", inputs, width);
         const std::size_t floats = opened_.preprocess.count();
-        std::vector<float> pixels;
-        const std::vector<float> rows =
-            all_rows("images", *image_journal_, paths.size(), [&](std::size_t first, std::size_t end) {
-                pixels.resize((end - first) * floats);
-                std::vector<char> failed(end - first);
-                td::parallel_for(end - first, 1, [&](std::size_t i, std::size_t last) {
-                    for (; i < last; ++i) {
-                        const auto to = std::span(pixels).subspan(i * floats, floats);
-                        try {
-                            read_pixels(opened_, paths[first + i], to);
-                        } catch (const td::Error&) {
-                            failed[i] = 1;
-                            std::ranges::fill(to, 0.0F);
-                        }
-                    }
-                });
+        const std::vector<float> rows = picture_rows(
+            "images", *image_journal_, paths.size(), floats, [&](std::size_t i, std::span<float> to) { read_pixels(opened_, paths[i], to); },
+            [&](std::span<const float> pixels) {
                 std::vector<float> found = image_values(pixels);
-                for (std::size_t i = 0; i < failed.size(); ++i) {
-                    const auto row = std::span(found).subspan(i * width, width);
-                    if (failed[i] != 0 || !is_finite(row))
-                        std::ranges::fill(row, std::numeric_limits<float>::quiet_NaN());
+                for (std::size_t at = 0; at < found.size(); at += width) {
+                    const auto row = std::span(found).subspan(at, width);
+                    if (!is_finite(row)) std::ranges::fill(row, std::numeric_limits<float>::quiet_NaN());
                 }
                 return found;
             });

@@ -5,7 +5,6 @@
 #include <cstdio>
 #include <filesystem>
 #include <functional>
-#include <limits>
 #include <map>
 #include <numeric>
 #include <sstream>
@@ -63,52 +62,35 @@ public:
                    const std::function<std::string(std::size_t)>& name) {
         const std::size_t floats = opened_.preprocess.count(), width = opened_.clip.sizes().embedding;
         Journal& journal = journals_.at(part);
-        const std::vector<float> rows = all_rows(part.c_str(), journal, count, [&](std::size_t first, std::size_t end) {
-            std::vector<float> pixels((end - first) * floats);
-            std::vector<char> failed(end - first);
-            td::parallel_for(end - first, 1, [&](std::size_t i, std::size_t last) {
-                for (; i < last; ++i) {
-                    const auto to = std::span(pixels).subspan(i * floats, floats);
-                    try {
-                        to_pixels(opened_, picture(first + i), name(first + i), to);
-                    } catch (const td::Error&) {
-                        failed[i] = 1;
-                        std::ranges::fill(to, 0.0F);
-                    }
-                }
+        std::vector<float> rows = picture_rows(
+            part.c_str(), journal, count, floats, [&](std::size_t i, std::span<float> to) { to_pixels(opened_, picture(i), name(i), to); },
+            [&](std::span<const float> pixels) {
+                const auto embedded = opened_.clip.encode_image(pixels);
+                if (!is_finite(embedded.elements())) throw td::Error(part, "finite numbers from the model", "infinities or NaN");
+                return std::vector<float>(embedded.data(), embedded.data() + embedded.size());
             });
-            const auto embedded = opened_.clip.encode_image(std::span<const float>(pixels));
-            if (!is_finite(embedded.elements())) throw td::Error(part, "finite numbers from the model", "infinities or NaN");
-            std::vector<float> found(embedded.data(), embedded.data() + embedded.size());
-            for (std::size_t i = 0; i < failed.size(); ++i) {
-                if (failed[i] != 0) std::ranges::fill(std::span(found).subspan(i * width, width), std::numeric_limits<float>::quiet_NaN());
-            }
-            return found;
-        });
         Embedded found;
-        std::vector<float> kept;
         for (std::size_t i = 0; i < count; ++i) {
-            auto row = std::span(rows).subspan(i * width, width);
-            std::vector<float> again;
+            const auto row = std::span(rows).subspan(i * width, width);
             if (std::isnan(row[0])) {
                 // Once more: for its message, which an earlier run may have had, or because it can be read by now.
                 try {
-                    again = embed_picture(opened_, picture(i), name(i));
-                    row = again;
+                    std::ranges::copy(embed_picture(opened_, picture(i), name(i)), row.begin());
                 } catch (const td::Error& error) {
                     std::fprintf(stderr, "left out: %s\n", error.what());
                     continue;
                 }
             }
+            // Rows close up.
+            if (found.kept.size() < i) std::ranges::copy(row, rows.begin() + static_cast<std::ptrdiff_t>(found.kept.size() * width));
             found.kept.push_back(i);
-            kept.insert(kept.end(), row.begin(), row.end());
         }
         if (found.kept.empty()) {
             journal.remove();  // there is nothing to go on from
             throw td::Error(part, "a picture that can be read", "none");
         }
         found.rows = Scores(found.kept.size(), width);
-        std::ranges::copy(kept, found.rows.data());
+        std::copy_n(rows.data(), found.rows.size(), found.rows.data());
         return found;
     }
 

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <span>
 #include <sstream>
 #include <string>
@@ -12,6 +13,7 @@
 #include <vector>
 
 #include <tandem/core/error.hpp>
+#include <tandem/core/parallel.hpp>
 
 #include "progress.hpp"
 #include "run_inputs.hpp"
@@ -100,6 +102,34 @@ std::vector<float> all_rows(const char* what, Journal& journal, std::size_t coun
         progress.show(journal.count());
     }
     return journal.take_rows();
+}
+
+/// The same of pictures: read(i, pixels) writes the `floats` pixels of one, or throws td::Error, and rows_of(pixels) makes rows of those of several. A picture that
+/// cannot be read has a row of NaN.
+template <class Read, class RowsOf>
+std::vector<float> picture_rows(const char* what, Journal& journal, std::size_t count, std::size_t floats, const Read& read, const RowsOf& rows_of) {
+    std::vector<float> pixels;
+    return all_rows(what, journal, count, [&](std::size_t first, std::size_t end) {
+        pixels.resize((end - first) * floats);
+        std::vector<char> failed(end - first);
+        td::parallel_for(end - first, 1, [&](std::size_t i, std::size_t last) {
+            for (; i < last; ++i) {
+                const auto to = std::span(pixels).subspan(i * floats, floats);
+                try {
+                    read(first + i, to);
+                } catch (const td::Error&) {
+                    failed[i] = 1;
+                    std::ranges::fill(to, 0.0F);
+                }
+            }
+        });
+        std::vector<float> rows = rows_of(std::span<const float>(pixels));
+        const std::size_t width = rows.size() / failed.size();
+        for (std::size_t i = 0; i < failed.size(); ++i) {
+            if (failed[i] != 0) std::ranges::fill(std::span(rows).subspan(i * width, width), std::numeric_limits<float>::quiet_NaN());
+        }
+        return rows;
+    });
 }
 
 }  // namespace program

@@ -11904,17 +11904,18 @@ private:
         masked.random.clear();
         std::swap(work.ids, masked.captions);
         work.ids.resize(2 * count);
-        for (std::size_t row = 0; row < 2 * count; ++row) std::copy_n(&masked.captions(row / 2, 0), context, &work.ids(row, 0));
         for (std::size_t i = 0; i < count; ++i) {
-            const std::size_t length = close_up(work.ids[2 * i].elements());
-            close_up(work.ids[2 * i + 1].elements());
+            const auto caption = work.ids[2 * i].elements(), twin = work.ids[2 * i + 1].elements();
+            std::ranges::copy(masked.captions[i].elements(), caption.begin());
+            const std::size_t length = close_up(caption);
+            std::ranges::copy(caption, twin.begin());
             masked.random.push_back(work.random[i]);
             masked.random.emplace_back(Seed{masked.random.back().next()}, 0);
             masked.chosen.clear();
-            nn::mask_tokens(work.ids[2 * i + 1].elements().first(length), stand_in.masked_language, stand_in.vocabulary, masked.random.back(), masked.chosen);
+            nn::mask_tokens(twin.first(length), stand_in.masked_language, stand_in.vocabulary, masked.random.back(), masked.chosen);
             const std::size_t first = work.offsets.back();
             if constexpr (Head::picks_row) {
-                masked.pooled_rows.push_back(first + end_of(work.ids[2 * i].elements().first(length)));
+                masked.pooled_rows.push_back(first + end_of(caption.first(length)));
             } else {
                 for (std::size_t j = 0; j < length; ++j) masked.pooled_rows.push_back(first + j);
             }
@@ -11949,15 +11950,8 @@ private:
         masked.of_tokens.resize(masked.rows.size());
         // A locked tower's table is not updated.
         C* const of_table = work.locked > 0 ? nullptr : masked.table.data();
-        const auto learn = [&](const auto& activation) {
-            mlm_head_.loss_and_gradient(masked.hidden, masked.labels, masked.scale, table_.token_embedding, activation, work.picked_gradient, masked.of_tokens, masked.head,
-                            gradient.mlm_head_, of_table);
-        };
-        if constexpr (std::is_same_v<std::remove_const_t<decltype(stand_in.activation)>, AnyGelu>) {
-            learn(work.gelu);
-        } else {
-            learn(stand_in.activation);
-        }
+        mlm_head_.loss_and_gradient(masked.hidden, masked.labels, masked.scale, table_.token_embedding, nn::activation_in(stand_in.activation, work.sequences()),
+                                    work.picked_gradient, masked.of_tokens, masked.head, gradient.mlm_head_, of_table);
         nn::add_to_rows<C, width>(work.picked_gradient, masked.rows, work.gradient);
         masked.losses.clear();
         std::size_t first = 0;
@@ -13022,7 +13016,7 @@ private:
             throw Error("Clip::loss_and_gradient", "a tower of transformer blocks, which Recompute is about", "none");
         if constexpr (recomputes_image) work.vision.blocks.recompute = work.recompute;
         if constexpr (recomputes_text) work.text.blocks.recompute = work.recompute;
-        const bool has_ranks = parts.ranks_count() > 1;
+        Ranks* const ranks = parts.ranks_count() > 1 ? work.ranks : nullptr;
         work.image_embeddings.resize(count);
         work.text_embeddings.resize(count);
         if constexpr (!embeds_pairs<L>) work.image_embeddings.fill(1);
@@ -13055,18 +13049,18 @@ private:
         };
         const std::size_t own = parts.own_parts();
         for (std::size_t i = 0; i < own; ++i) forward(parts.part_at(i), true);
-        if (has_ranks) {
-            gather<C>(*work.ranks, work.image_embeddings.elements());
-            gather<C>(*work.ranks, work.text_embeddings.elements());
+        if (ranks != nullptr) {
+            gather<C>(*ranks, work.image_embeddings.elements());
+            gather<C>(*ranks, work.text_embeddings.elements());
         }
         if constexpr (masks_language) {
             if (!work.lock_text) {
                 // The mean is over the tokens of the whole batch.
-                const C tokens = sum_of_all(work.masked_counts, has_ranks ? work.ranks : nullptr);
+                const C tokens = sum_of_all(work.masked_counts, ranks);
                 work.text.masked.scale = tokens > 0 ? static_cast<C>(config.text.masked_language.weight) / tokens : C{0};
             }
         }
-        if constexpr (sees_batch<L>) detail::for_each_seeing(loss, [&](auto& seeing) { seeing.seen(has_ranks ? work.ranks : nullptr); });
+        if constexpr (sees_batch<L>) detail::for_each_seeing(loss, [&](auto& seeing) { seeing.seen(ranks); });
         normalize_embeddings(work.image_embeddings, work.image_lengths);
         normalize_embeddings(work.text_embeddings, work.text_lengths);
         const auto image = as_expression(work.image_embeddings), text = as_expression(work.text_embeddings);
@@ -13086,7 +13080,7 @@ private:
                 return rows;
             };
             ShareSums sums(gradient, work);
-            const auto exchange = [&](std::vector<std::span<C>> GradientTensors::* tower) { add_up<C>(*work.ranks, GradientTensors(gradient).*tower, work.room); };
+            const auto exchange = [&](std::vector<std::span<C>> GradientTensors::* tower) { add_up<C>(*ranks, GradientTensors(gradient).*tower, work.room); };
             std::future<void> exchanged;
             // Shared blocks have the sums of pictures and of captions apart until a share ends: alternating, they would depend on the parts.
             if (is_shared && !work.lock_text) {
@@ -13101,7 +13095,7 @@ private:
                 // Shared blocks are the image tower's, and wait for the text tower's share in them.
                 if (ends_share && !is_shared && !lock_image) {
                     sums.close(&GradientTensors::image);
-                    if (is_last && has_ranks) exchanged = std::async(std::launch::async, exchange, &GradientTensors::image);
+                    if (is_last && ranks != nullptr) exchanged = std::async(std::launch::async, exchange, &GradientTensors::image);
                 }
                 if (!work.lock_text) text_backward(rows_of(of_texts, number, texts), work.text, sums.under_way(), is_shared ? work.of_texts[0] : gradient);
                 if constexpr (masks_language) {
@@ -13116,13 +13110,13 @@ private:
                 }
                 if (!work.lock_text) sums.close(&GradientTensors::text);
                 if (!is_last) sums.next();
-                if (!is_last || !has_ranks) continue;
+                if (!is_last || ranks == nullptr) continue;
                 if (exchanged.valid()) exchanged.get();
                 if (is_shared && !lock_image) exchange(&GradientTensors::image);
                 if (!work.lock_text) exchange(&GradientTensors::text);
             }
             if constexpr (masks_language) {
-                if (!work.lock_text) return result.value + work.text.masked.scale * sum_of_all(work.masked_losses, has_ranks ? work.ranks : nullptr);
+                if (!work.lock_text) return result.value + work.text.masked.scale * sum_of_all(work.masked_losses, ranks);
             }
             return result.value;
         };

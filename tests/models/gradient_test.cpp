@@ -6,6 +6,8 @@
 #include <tandem/models/cost.hpp>
 #include <tandem/models/describe.hpp>
 
+#include "check_model_gradients.hpp"
+
 namespace td = tandem;
 
 namespace {
@@ -79,24 +81,17 @@ inline constexpr td::ClipConfig averaged{
     .text = td::TextConfig{.vocabulary = 8, .context = 3, .width = 4, .layers = 1, .heads = 1},
     .embedding = 3};
 
-template <auto config, class L>
-void check(const L& loss) {
-    const td::GradientCheck worst = td::check_gradients<config>(loss, td::Seed{7});
-    INFO(worst.parameter);
-    CHECK(worst.difference <= 1e-5);
-}
-
 }  // namespace
 
 TEST_CASE("gradients of a model with class token, causal text and both losses") {
-    check<plain>(td::InfoNce{} + 0.5 * td::SigmoidLoss{});
+    check_model_gradients<plain>(td::InfoNce{} + 0.5 * td::SigmoidLoss{});
 }
 
 TEST_CASE("gradients of a model with a user's mixer and activation, average pooling, bidirectional text") {
-    check<unusual>(td::InfoNce{});
+    check_model_gradients<unusual>(td::InfoNce{});
 }
 
-TEST_CASE("gradients of average pooling beside a class token") { check<averaged>(td::InfoNce{}); }
+TEST_CASE("gradients of average pooling beside a class token") { check_model_gradients<averaged>(td::InfoNce{}); }
 
 TEST_CASE("a model has as many parameters as its constant says") {
     CHECK(td::count_parameters(td::Clip<plain>{}) == td::parameter_count(plain));
@@ -170,7 +165,7 @@ inline constexpr td::ClipConfig colours{.vision = MeanColour{}, .text = plain.te
 }  // namespace
 
 TEST_CASE("a tower of a user's own joins gradients, parameters and costs") {
-    check<colours>(td::InfoNce{});
+    check_model_gradients<colours>(td::InfoNce{});
     CHECK(td::count_parameters(td::Clip<colours>{}) == td::parameter_count(colours));
     CHECK(td::describe<colours>().find("visual (MeanColour)") != std::string::npos);
 }

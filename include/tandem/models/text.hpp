@@ -15,6 +15,7 @@
 #include <tandem/nn/transformer.hpp>
 #include <tandem/nn/embedding.hpp>
 #include <tandem/nn/masked_language.hpp>
+#include <tandem/nn/mlp.hpp>
 #include <tandem/nn/pooling.hpp>
 
 namespace tandem::inline TANDEM_ABI {
@@ -312,17 +313,18 @@ private:
         masked.random.clear();
         std::swap(work.ids, masked.captions);
         work.ids.resize(2 * count);
-        for (std::size_t row = 0; row < 2 * count; ++row) std::copy_n(&masked.captions(row / 2, 0), context, &work.ids(row, 0));
         for (std::size_t i = 0; i < count; ++i) {
-            const std::size_t length = close_up(work.ids[2 * i].elements());
-            close_up(work.ids[2 * i + 1].elements());
+            const auto caption = work.ids[2 * i].elements(), twin = work.ids[2 * i + 1].elements();
+            std::ranges::copy(masked.captions[i].elements(), caption.begin());
+            const std::size_t length = close_up(caption);
+            std::ranges::copy(caption, twin.begin());
             masked.random.push_back(work.random[i]);
             masked.random.emplace_back(Seed{masked.random.back().next()}, 0);
             masked.chosen.clear();
-            nn::mask_tokens(work.ids[2 * i + 1].elements().first(length), stand_in.masked_language, stand_in.vocabulary, masked.random.back(), masked.chosen);
+            nn::mask_tokens(twin.first(length), stand_in.masked_language, stand_in.vocabulary, masked.random.back(), masked.chosen);
             const std::size_t first = work.offsets.back();
             if constexpr (Head::picks_row) {
-                masked.pooled_rows.push_back(first + end_of(work.ids[2 * i].elements().first(length)));
+                masked.pooled_rows.push_back(first + end_of(caption.first(length)));
             } else {
                 for (std::size_t j = 0; j < length; ++j) masked.pooled_rows.push_back(first + j);
             }
@@ -357,15 +359,8 @@ private:
         masked.of_tokens.resize(masked.rows.size());
         // A locked tower's table is not updated.
         C* const of_table = work.locked > 0 ? nullptr : masked.table.data();
-        const auto learn = [&](const auto& activation) {
-            mlm_head_.loss_and_gradient(masked.hidden, masked.labels, masked.scale, table_.token_embedding, activation, work.picked_gradient, masked.of_tokens, masked.head,
-                            gradient.mlm_head_, of_table);
-        };
-        if constexpr (std::is_same_v<std::remove_const_t<decltype(stand_in.activation)>, AnyGelu>) {
-            learn(work.gelu);
-        } else {
-            learn(stand_in.activation);
-        }
+        mlm_head_.loss_and_gradient(masked.hidden, masked.labels, masked.scale, table_.token_embedding, nn::activation_in(stand_in.activation, work.sequences()),
+                                    work.picked_gradient, masked.of_tokens, masked.head, gradient.mlm_head_, of_table);
         nn::add_to_rows<C, width>(work.picked_gradient, masked.rows, work.gradient);
         masked.losses.clear();
         std::size_t first = 0;
